@@ -1,0 +1,1 @@
+"""Fake-quantization kernels: tensors and numbers only, never formats, roles or models."""
