@@ -1,0 +1,1 @@
+"""Token streams: what is read, how it is split, and which sequences a step sees."""

@@ -1,0 +1,180 @@
+"""Which rows of a frame a law is fitted to: rules fixed before looking at a loss, each one counted."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from precisionlaws.laws.base import BITS, OFF, Array, Law
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEUTRAL: Mapping[str, Any] = {
+    **dict.fromkeys(BITS, OFF), "phase": "final", "status": "finished", "objective": "causal",
+}  # fmt: skip
+KEPT = ("run_id", "eval_id", "family", "N", "D", *BITS, "loss", "delta_ptq", "delta_ptq_se", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows for the base and its scales (`loss`), and rows for the penalties (`delta`; empty without any)."""
+
+    loss: "pd.DataFrame"
+    delta: "pd.DataFrame"
+    left_out: tuple[tuple[str, int], ...]  # reason, rows
+    warnings: tuple[str, ...]
+    sha256: str
+
+
+def select(frame: "pd.DataFrame", law: Law) -> Rows:
+    """The rows that `law` speaks of, checked."""
+    if len(frame) == 0:
+        raise ValueError("the frame is empty: there is nothing to fit")
+    _require(frame, ("N", "D", "loss"), law)
+    table, warnings = _filled(frame)
+    if table["objective"].nunique() > 1:
+        kinds = ", ".join(sorted(map(str, table["objective"].unique())))
+        raise ValueError(
+            f"losses of different objectives ({kinds}) are not comparable: choose one of them"
+        )
+    left_out: list[tuple[str, int]] = []
+    table = _keep(table, table["status"] == "finished", "status is not finished", left_out)
+    table = _keep(
+        table,
+        table["phase"] == "final",
+        "phase is not final (the schedule does not end there)",
+        left_out,
+    )
+    after = table["P_post"] < OFF
+    delta = table[after] if law.penalties else table[:0]
+    loss = (
+        table[~after]
+        if law.penalties
+        else _keep(table, ~after, "P_post < 16: the law has no PTQ term", left_out)
+    )
+    for column in BITS[:3]:
+        if column not in {c for t in law.scales for c in t.COLUMNS}:
+            why = f"{column} < 16: the law has no scale for it"
+            loss, delta = (
+                _keep(part, part[column] >= OFF, why, left_out) for part in (loss, delta)
+            )
+    for term in law.penalties:
+        _require(frame, ("delta_ptq",), law)
+        least = getattr(term, "MIN_BITS", 0.0)
+        delta = _keep(
+            delta,
+            delta["P_post"] >= least,
+            f"P_post < {least:g}: outside the regime of the term",
+            left_out,
+        )
+    _positive(loss, "loss")
+    for part in (loss, delta):
+        _positive(part, "N")
+        _positive(part, "D")
+    if law.penalties:
+        _finite(delta, "delta_ptq")
+        _one_method(delta)
+    warnings += _mixed_exec(frame.loc[table.index], table)
+    merged: dict[str, int] = {}
+    for why, n in left_out:
+        merged[why] = merged.get(why, 0) + n
+    both = (compact(loss), compact(delta))
+    sha = hashlib.sha256("".join(part.to_csv(index=False) for part in both).encode()).hexdigest()
+    return Rows(
+        loss=both[0],
+        delta=both[1],
+        left_out=tuple(merged.items()),
+        warnings=tuple(warnings),
+        sha256=sha,
+    )
+
+
+def compact(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The columns that inference, planning and figures read."""
+    return table[[c for c in KEPT if c in table]].reset_index(drop=True)
+
+
+def centre(table: "pd.DataFrame") -> dict[str, float]:
+    """Geometric means of N and D, the units of the search."""
+    return {c: float(np.exp(np.mean(np.log(table[c].to_numpy(float))))) for c in ("N", "D")}
+
+
+def _filled(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
+    table, warnings = frame.copy(), []
+    for column, value in NEUTRAL.items():
+        table[column] = table[column].fillna(value) if column in table else value
+    if "family" not in table or table["family"].isna().any():
+        source = "run_id" if "run_id" in table and table["run_id"].notna().all() else None
+        table["family"] = (
+            table[source].astype(str) if source else [f"row {i}" for i in range(len(table))]
+        )
+        unit = "run" if source else "row"
+        warnings.append(
+            f"no family column: every {unit} is taken as independent, and intervals are too narrow if some share a seed"
+        )
+    return table, warnings
+
+
+def _keep(
+    table: "pd.DataFrame", mask: Any, why: str, left_out: list[tuple[str, int]]
+) -> "pd.DataFrame":
+    dropped = int((~mask).sum())
+    if dropped:
+        left_out.append((why, dropped))
+    return table[mask]
+
+
+def _require(frame: "pd.DataFrame", names: tuple[str, ...], law: Law) -> None:
+    missing = [c for c in names if c not in frame]
+    if missing:
+        have = ", ".join(map(str, frame.columns))
+        raise ValueError(
+            f"{law.full_name} needs the column(s) {', '.join(missing)}; the frame has {have}"
+        )
+
+
+def _where(table: "pd.DataFrame", mask: Array) -> str:
+    row = table[mask].iloc[0]
+    return f"row {row.name}" + (f" ({row['run_id']})" if "run_id" in table else "")
+
+
+def _positive(table: "pd.DataFrame", column: str) -> None:
+    values = table[column].to_numpy(float)
+    bad = ~(np.isfinite(values) & (values > 0))
+    if bad.any():
+        raise ValueError(
+            f"{column} must be positive and finite, got {values[bad][0]} in {_where(table, bad)}"
+        )
+
+
+def _finite(table: "pd.DataFrame", column: str) -> None:
+    bad = ~np.isfinite(table[column].to_numpy(float))
+    if bad.any():
+        raise ValueError(
+            f"{column} must be finite, got {table[column].to_numpy()[bad][0]} in {_where(table, bad)}"
+        )
+
+
+def _one_method(delta: "pd.DataFrame") -> None:
+    for column in (c for c in ("ptq", "ptq.method") if c in delta):
+        kinds = sorted(map(str, delta[column].dropna().unique()))
+        if len(kinds) > 1:
+            raise ValueError(
+                f"δ of different PTQ methods ({', '.join(kinds)}) do not follow one law: choose one {column}"
+            )
+
+
+def _mixed_exec(frame: "pd.DataFrame", table: "pd.DataFrame") -> list[str]:
+    mixed = []
+    for column in (c for c in map(str, frame.columns) if c.startswith("exec.")):
+        kinds = frame[column].groupby(table["family"]).nunique()
+        if (kinds > 1).any():
+            mixed.append(f"{column} ({int((kinds > 1).sum())} families)")
+    if not mixed:
+        return []
+    return [
+        f"runs of one family differ in {', '.join(mixed)}: their differences are not paired bit for bit"
+    ]

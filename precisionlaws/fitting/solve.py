@@ -1,0 +1,245 @@
+"""One batched solver for every law: screening, then damped Newton inside a box.
+
+`minimise` moves all members of a batch (starts, resamples, profile points) at once. A step solves the
+Gauss-Newton system, or with `exact` the Newton system with |eigenvalues|; bounds are an active set; a
+member that leaves the law's domain gets NaN and turns back. `search` finds the minimum from scratch:
+coefficients in which a law is linear are solved for at each of many points of the others (variable
+projection), the best starts then descend through decreasing Huber thresholds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from precisionlaws.fitting.objective import Block, huber
+from precisionlaws.laws.base import Array
+
+STARTS = 16
+SCREENED = 768
+FLOATS = 120_000  # floats of one Jacobian chunk: what stays in the L2 cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """Minima of a batch."""
+
+    u: Array  # (B, p)
+    value: Array  # (B,)
+    converged: Array  # (B,) Newton decrement below tolerance
+
+
+def minimise(
+    block: Block,
+    u: Array,
+    delta: float,
+    *,
+    W: Array | None = None,
+    lower: Array | None = None,
+    upper: Array | None = None,
+    exact: bool = False,
+    tol: float = 1e-10,
+    steps: int = 80,
+) -> Solution:
+    """Local minima from the rows of `u`; W is (n,) or (B, n); bounds are (p,) or (B, p)."""
+    B, p = u.shape
+    n = len(block.y)
+    W = np.ones((1, n)) if W is None else np.atleast_2d(W)
+    W = np.broadcast_to(W, (B, n))
+    lo = np.broadcast_to(block.lower if lower is None else lower, (B, p))
+    hi = np.broadcast_to(block.upper if upper is None else upper, (B, p))
+    size = max(8, FLOATS // (p * n))
+    parts = [
+        _descend(block, u[s], delta, W[s], lo[s], hi[s], exact, tol, steps)
+        for s in (slice(i, i + size) for i in range(0, B, size))
+    ]
+    return Solution(u=np.concatenate([q.u for q in parts]), value=np.concatenate([q.value for q in parts]),
+                    converged=np.concatenate([q.converged for q in parts]))  # fmt: skip
+
+
+def _descend(
+    block: Block,
+    u: Array,
+    delta: float,
+    W: Array,
+    lo: Array,
+    hi: Array,
+    exact: bool,
+    tol: float,
+    steps: int,
+) -> Solution:
+    u = np.clip(u, lo, hi)
+    B = len(u)
+    done_u, done_F, done = u.copy(), np.full(B, np.inf), np.zeros(B, bool)
+    live, damping = np.arange(B), np.full(B, 1e-3)
+    F, g, H, diag = derivatives(block, u, delta, W, exact)
+    done_F[:] = F
+    for it in range(steps):
+        step, decrement = _step(u, g, H, diag, damping, lo, hi, exact)
+        trial = np.clip(u + step, lo, hi)
+        F2, g2, H2, diag2 = derivatives(block, trial, delta, W, exact)
+        moved = trial - u
+        with np.errstate(all="ignore"):
+            predicted = -(g * moved).sum(1) - 0.5 * np.einsum("bi,bij,bj->b", moved, H, moved)
+            gain = (F - F2) / predicted
+        better = np.isfinite(F2) & (F2 <= F) & np.isfinite(H2).all((1, 2))
+        small = (decrement <= tol * F + 1e-30 * len(block.y)) & (damping < 1)
+        damping = np.select(
+            [~better, gain > 0.6, gain < 0.2],
+            [np.maximum(damping, 1e-4) * 8, damping * 0.1, damping * 3],
+            damping,
+        )
+        damping = np.where(damping < 1e-9, 0.0, damping)
+        u, g, diag = (
+            np.where(better[:, None], new, old) for new, old in ((trial, u), (g2, g), (diag2, diag))
+        )
+        F, H = np.where(better, F2, F), np.where(better[:, None, None], H2, H)
+        stop = small | (damping > 1e10) | (it == steps - 1)
+        if stop.any():
+            done_u[live[stop]], done_F[live[stop]], done[live[stop]] = u[stop], F[stop], small[stop]
+            go = ~stop
+            if not go.any():
+                break
+            live, u, F, g, H, diag = live[go], u[go], F[go], g[go], H[go], diag[go]
+            damping, W, lo, hi = damping[go], W[go], lo[go], hi[go]
+    return Solution(u=done_u, value=done_F, converged=done)
+
+
+def _step(
+    u: Array, g: Array, H: Array, diag: Array, damping: Array, lo: Array, hi: Array, exact: bool
+) -> tuple[Array, Array]:
+    """A damped step (B, p) and the Newton decrement (B,), both over the parameters that are free to move."""
+    p = u.shape[1]
+    held = ((u <= lo) & (g > 0)) | ((u >= hi) & (g < 0)) | (lo == hi)
+    d = np.maximum(diag, 1e-12 * diag.max(1, keepdims=True)) + 1e-300
+    s = np.where(held, 0.0, 1 / np.sqrt(d))
+    scaled = H * s[:, :, None] * s[:, None, :]
+    scaled[:, range(p), range(p)] += held
+    gs = g * s
+    scaled = np.where(np.isfinite(scaled), scaled, 0.0)
+    gs = np.where(np.isfinite(gs), gs, 0.0)
+    if exact:
+        ev, V = np.linalg.eigh(scaled)
+        ev = np.maximum(np.abs(ev), 1e-12)
+        t = np.einsum("bij,bi->bj", V, gs)
+        decrement = (t * t / ev).sum(1)
+        step = -np.einsum("bij,bj->bi", V, t / (ev + damping[:, None])) * s
+    else:
+        scaled[:, range(p), range(p)] += damping[:, None] + 1e-12
+        step = -np.linalg.solve(scaled, gs[..., None])[..., 0] * s
+        decrement = -(g * step).sum(1)
+    longest = np.abs(step).max(1)
+    return step * np.minimum(1, 1.5 / np.maximum(longest, 1e-300))[:, None], decrement
+
+
+def derivatives(
+    block: Block, u: Array, delta: float, W: Array, exact: bool
+) -> tuple[Array, Array, Array, Array]:
+    """Objective, gradient, (Gauss-)Newton Hessian, and the diagonal that scales a step."""
+    f, J = block.jacobian(u)
+    with np.errstate(all="ignore"):
+        r = block.y - f
+        psi = np.clip(r, -delta, delta)
+        F = huber(r, W, delta)
+        g = -np.matmul(J, (W * psi)[..., None])[..., 0]
+        H = np.matmul(J * (W * (psi == r))[:, None, :], J.transpose(0, 2, 1))
+        # Rows beyond δ have no curvature of their own; their majoriser keeps the scaling sane.
+        pull = W * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
+        diag = np.matmul(J * J, pull[..., None])[..., 0]
+    if exact:
+        H = H - curvature(block, u, W * psi)
+    F = np.where(np.isfinite(F), F, np.inf)
+    return F, g, H, diag
+
+
+def curvature(block: Block, u: Array, c: Array, h: float = 1e-5) -> Array:
+    """Σ_i c_i ∇²f_i (B, p, p), by central differences of the exact Jacobian."""
+    p = u.shape[1]
+    out = np.empty((len(u), p, p))
+    for j in range(p):
+        e = h * (np.arange(p) == j)
+        up, down = block.jacobian(u + e)[1], block.jacobian(u - e)[1]
+        out[:, j] = np.matmul(up - down, c[..., None])[..., 0] / (2 * h)
+    return 0.5 * (out + out.transpose(0, 2, 1))
+
+
+def search(block: Block, delta: float, W: Array | None = None) -> Solution:
+    """All starts, best first; `converged` holds at the Newton decrement of the exact Hessian."""
+    W = np.ones(len(block.y)) if W is None else W
+    coarse = 3.0 * float(np.std(block.y)) + 3e-2 if block.kind == "delta" else 3e-2
+    u = screen(block, W)
+    with np.errstate(all="ignore"):
+        first = huber(block.y - block.predict(u), W, coarse)
+    u = u[np.argsort(np.where(np.isfinite(first), first, np.inf), kind="stable")[:STARTS]]
+    for d in _thresholds(coarse, delta):
+        u = minimise(block, u, d, W=W, tol=1e-6, steps=40).u
+    u = minimise(block, u, delta, W=W, tol=1e-9).u
+    found = minimise(block, u, delta, W=W, exact=True, tol=1e-13, steps=120)
+    order = np.argsort(found.value, kind="stable")
+    return Solution(u=found.u[order], value=found.value[order], converged=found.converged[order])
+
+
+def screen(block: Block, W: Array) -> Array:
+    """Starts: a low-discrepancy set over the nonlinear parameters, the linear ones solved for."""
+    names = [q.name for q in block.params]
+    modules = block.law.penalties if block.kind == "delta" else (block.law.base,)
+    linear = [j for j, name in enumerate(names) if any(name in m.LINEAR for m in modules)]
+    u = np.empty((SCREENED, len(names)))
+    points = kronecker(SCREENED, len(names))
+    for j, q in enumerate(block.params):
+        ends = np.array(q.start) if q.link == "identity" else np.log(q.start)
+        u[:, j] = ends[0] + points[:, j] * (ends[1] - ends[0])
+    basis = _basis(block, u, linear)  # (B, K, n)
+    y = np.exp(block.y) if block.kind == "loss" else block.y
+    w = W / y**2 if block.kind == "loss" else W
+    with np.errstate(all="ignore"):
+        G = np.einsum("bkn,bln,n->bkl", basis, basis, w)
+        h = np.einsum("bkn,n->bk", basis, w * y)
+        d = np.sqrt(np.einsum("bkk->bk", G)) + 1e-300
+        G = np.nan_to_num(G / d[:, :, None] / d[:, None, :]) + 1e-9 * np.eye(len(linear))
+        c = np.linalg.solve(G, np.nan_to_num(h / d)[..., None])[..., 0] / d
+    for k, j in enumerate(linear):
+        q = block.params[j]
+        v = np.clip(
+            np.nan_to_num(c[:, k]),
+            max(q.lower, 1e-4 * float(np.abs(y).max()) * (q.link == "log")),
+            q.upper,
+        )
+        u[:, j] = np.log(v) if q.link == "log" else v
+    return np.clip(u, block.lower, block.upper)
+
+
+def _basis(block: Block, u: Array, linear: list[int]) -> Array:
+    """What multiplies each linear coefficient, (B, K, n)."""
+    out = []
+    with np.errstate(all="ignore"):
+        v = block.values(u)
+        for k in linear:
+            unit = {**v, **{block.params[j].name: np.zeros((len(u), 1)) for j in linear}}
+            unit[block.params[k].name] = np.ones((len(u), 1))
+            out.append(_raw(block)(unit) + np.zeros((len(u), len(block.y))))
+    return np.stack(out, 1)
+
+
+def _raw(block: Block) -> Callable[[dict[str, Array]], Array]:
+    if block.kind == "delta":
+        return block._penalty
+    return lambda v: block.law.base.loss(
+        v, block.x["N"] * block._scale(v, "N"), block.x["D"] * block._scale(v, "D")
+    )
+
+
+def kronecker(n: int, dims: int) -> Array:
+    """n points spread evenly over the unit cube (Roberts' R_d sequence): the same on every machine."""
+    phi = 2.0
+    for _ in range(60):
+        phi = (1 + phi) ** (1 / (dims + 1))
+    return (0.5 + np.outer(np.arange(1, n + 1), phi ** -np.arange(1.0, dims + 1))) % 1.0
+
+
+def _thresholds(coarse: float, delta: float) -> list[float]:
+    """Huber thresholds from `coarse` down towards δ: each minimum is a start for the next."""
+    if not np.isfinite(delta):
+        return []
+    steps = int(np.ceil(np.log(max(coarse / delta, 1.0)) / np.log(6.0)))
+    return [coarse * (delta / coarse) ** (i / max(steps, 1)) for i in range(steps)]

@@ -1,0 +1,57 @@
+"""L = A N^-α + B D^-β + E (Hoffmann et al. 2022, arXiv 2203.15556, Eq. 10).
+
+Holds for unquantized runs whose schedule ends at D, on data that do not repeat. E and the exponents
+trade off against each other where N and D span less than a decade or two each.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from precisionlaws.laws.base import Array, Param, Params
+
+COLUMNS = ("N", "D")
+LINEAR = ("A", "B", "E")
+
+
+def params(x: dict[str, Array]) -> tuple[Param, ...]:
+    top = float(np.min(x["loss"])) if "loss" in x and np.size(x["loss"]) else 20.0
+    exponent = {"unit": "", "lower": 1e-3, "upper": 5.0, "start": (0.05, 1.5)}
+    coefficient = {"unit": "nats", "lower": 1e-9, "upper": 1e6, "start": (1e-2, 10.0)}
+    return (
+        Param(name="A", centre=(("N", "alpha", 1),), **coefficient),
+        Param(name="alpha", **exponent),
+        Param(name="B", centre=(("D", "beta", 1),), **coefficient),
+        Param(name="beta", **exponent),
+        # Fitted on its own scale with the bound at 0: on a log scale an unidentified E runs to −∞.
+        Param(
+            name="E",
+            unit="nats",
+            lower=0.0,
+            upper=0.999 * top,
+            start=(0.0, 0.9 * top),
+            link="identity",
+        ),
+    )
+
+
+def loss(p: Params, N: Any, D: Any) -> Any:
+    return p["A"] * N ** -p["alpha"] + p["B"] * D ** -p["beta"] + p["E"]
+
+
+def grad(p: Params, N: Any, D: Any) -> dict[str, Any]:
+    """Derivatives by the parameters, and by log N and log D under "N" and "D"."""
+    log_N, log_D = np.log(N), np.log(D)
+    n, d = np.exp(-p["alpha"] * log_N), np.exp(-p["beta"] * log_D)
+    An, Bd = p["A"] * n, p["B"] * d
+    by_N, by_D = -p["alpha"] * An, -p["beta"] * Bd
+    return {
+        "loss": An + Bd + p["E"], "A": n, "alpha": -An * log_N, "B": d, "beta": -Bd * log_D,
+        "E": np.ones_like(n), "N": by_N, "D": by_D,
+    }  # fmt: skip
+
+
+def optimal_N(p: Params, K: Any) -> Any:
+    """Effective N of least loss where N·D = K (Hoffmann et al., Eq. 4)."""
+    a, b = p["alpha"], p["beta"]
+    return (a * p["A"] / (b * p["B"])) ** (1 / (a + b)) * K ** (b / (a + b))

@@ -1,0 +1,50 @@
+"""N_eff = N · ∏_x eff_x[P_x]: one efficiency for each role and width that was trained, no formula
+between them (Frantar et al. 2025, arXiv 2502.16440; Panferov et al. 2025, arXiv 2502.05003).
+
+The form-free check on every formula in P. Efficiencies are well determined even where E and the
+exponents of the base are not, and the best width needs nothing else. Nothing is said about a width
+that was not trained. Effects of roles multiply, as in Kumar et al., Eq. 4.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from precisionlaws.laws.base import ROLES, Array, Param, Params, off, widths
+
+COLUMNS = ("P_w", "P_a", "P_kv")
+ON = "N"
+CONTINUOUS = False
+
+
+def params(x: dict[str, Array]) -> tuple[Param, ...]:
+    return tuple(
+        # Above 1 is allowed: near 16 bits noise puts half of the estimates there.
+        Param(name=f"eff_{role}[{P:g}]", unit="N_eff/N", lower=1e-4, upper=10.0, start=(0.3, 1.0))
+        for role in ROLES
+        for P in widths(x, f"P_{role}")
+    )
+
+
+def scale(p: Params, x: dict[str, Array]) -> Any:
+    out: Any = 1.0
+    for role in ROLES:
+        P = x[f"P_{role}"]
+        factor: Any = np.where(off(P), 1.0, np.nan)
+        for name, value in p.items():
+            if name.startswith(f"eff_{role}["):
+                factor = np.where(
+                    np.real(P) == float(name[len(f"eff_{role}[") : -1]), value, factor
+                )
+        out = out * factor
+    return out
+
+
+def domain(p: Params, x: dict[str, Array]) -> str:
+    """Which width has no efficiency."""
+    for role in ROLES:
+        known = sorted(float(k.partition("[")[2][:-1]) for k in p if k.startswith(f"eff_{role}["))
+        lacking = [b for b in widths(x, f"P_{role}") if b not in known]
+        if lacking:
+            return f"P_{role} = {lacking[0]:g} bits was not measured; eff_{role} is known at {known or 'no width'}"
+    return "an efficiency is not positive"

@@ -1,0 +1,188 @@
+"""A run: what is trained (`RunConfig`), how it is computed (`Exec`), and their names."""
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from precisionlaws.config import ConfigError, Spec, count, dumps, neutral, normal_json, ranged
+from precisionlaws.data.base import Data
+from precisionlaws.models.base import Model, Size
+from precisionlaws.models.count import counts
+from precisionlaws.optim.base import LrSchedule, Optim
+from precisionlaws.ptq.base import Ptq
+from precisionlaws.quant.roles import Quant
+
+NUMERICS = (
+    1  # bumped when tests/training/test_numerics.py's frozen losses change: old runs are other runs
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Spec):
+    """Everything that decides the numbers of one training, and nothing else."""
+
+    SHORT: ClassVar[str] = "run"
+    model: Model
+    size: Size
+    data: Data
+    tokens: int  # D asked for; rounded to whole steps
+    batch_tokens: int | None  # per step; null = the rule of optim
+    optim: Optim
+    lr_schedule: LrSchedule
+    quant: Quant
+    seed: int = ranged(0, 2**31 - 1)
+    dtype: Literal["float32", "float64"]
+    micro_batch: int | None = ranged(1, None, neutral=None)  # sequences; null = the whole batch
+    eval_batch: int | None = ranged(
+        1, None, neutral=None
+    )  # sequences; null = training.evaluate.BATCH
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, (str, float)) or (type(value) is int and value < 1):
+                object.__setattr__(self, name, value if value == "???" else count(value, name))
+        super().__post_init__()
+
+    def rules(self) -> None:
+        if self.batch_tokens is not None and self.batch_tokens % self.data.context:
+            raise ConfigError(
+                f"batch_tokens must be a multiple of data.context={self.data.context}, got {self.batch_tokens}"
+            )
+        if self.tokens * 2 < self.batch:
+            raise ConfigError(
+                f"tokens must be at least half a step of {self.batch} tokens, got {self.tokens}"
+            )
+        if self.micro_batch is not None and (self.batch // self.data.context) % self.micro_batch:
+            raise ConfigError(
+                f"micro_batch must divide the {self.batch // self.data.context} sequences of a batch, "
+                f"got {self.micro_batch}"
+            )
+        tensor = [
+            r
+            for r in ("activations", "kv")
+            if getattr(getattr(self.quant, r), "granularity", "") == "tensor"
+        ]
+        if (
+            tensor
+            and not getattr(self.quant, tensor[0]).off
+            and None in (self.micro_batch, self.eval_batch)
+        ):
+            raise ConfigError(
+                f"quant.{tensor[0]}.granularity=tensor makes the loss depend on how sequences are batched: "
+                "give micro_batch=... and eval_batch=..."
+            )
+
+    @functools.cached_property
+    def N(self) -> int:
+        """Parameters of the block matrices, those that are quantized."""
+        return counts(self.model, self.size, self.data.vocab).N
+
+    @functools.cached_property
+    def batch(self) -> int:
+        """Tokens per optimizer step."""
+        return self.batch_tokens or self.optim.batch_tokens(self.N)
+
+    @functools.cached_property
+    def steps(self) -> int:
+        return max(1, round(self.tokens / self.batch))
+
+    @property
+    def D(self) -> int:
+        """Tokens trained on, exactly."""
+        return self.steps * self.batch
+
+    @functools.cached_property
+    def optimizer(self) -> Optim:
+        """`optim` with its rules replaced by numbers."""
+        return self.optim.resolved(self.N, self.size.width)
+
+    @functools.cached_property
+    def shape_key(self) -> str:
+        """Model and size: with the seed, all that initialization and batches depend on."""
+        return digest(f"{normal_json(self.model)};{normal_json(self.size)}")
+
+    def resolved(self, fingerprint: str) -> dict[str, Any]:
+        """Everything that decides the numbers, rules replaced by what they give."""
+        parts = self.acting() | {"optim": self.optimizer, "batch": self.batch, "steps": self.steps}
+        del parts["tokens"], parts["batch_tokens"]
+        return parts | {"data": {"stream": fingerprint} | self.data.stream(), "numerics": NUMERICS}
+
+    def prefix(self) -> str:
+        return f"{self.model.SHORT}-d{self.size.depth}w{self.size.width}-{self.D}-{self.quant.label()}-s{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exec(Spec):
+    """How it is computed. Not part of a run's name, but of its row."""
+
+    SHORT: ClassVar[str] = "exec"
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int = ranged(1, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher(Spec):
+    """Where units are executed; one class per file in sweep/launchers."""
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def normal_text(parts: dict[str, Any]) -> str:
+    texts = {k: normal_json(v) if isinstance(v, Spec) else dumps(v) for k, v in parts.items()}
+    return ";".join(f"{k}={v}" for k, v in sorted(texts.items()) if v)
+
+
+def run_id(run: RunConfig, fingerprint: str | None = None) -> str:
+    """Readable prefix + 12 hex of the normal form. `fingerprint` defaults to the data's own."""
+    return (
+        f"{run.prefix()}-{digest(normal_text(run.resolved(fingerprint or run.data.fingerprint())))}"
+    )
+
+
+def trunk_id(run: RunConfig, fingerprint: str | None = None) -> str:
+    """Equal for runs that share their stable phase: the normal form less D and the decay."""
+    parts = run.resolved(fingerprint or run.data.fingerprint())
+    if run.lr_schedule.TRUNK is not None:
+        del parts["steps"]
+        parts["lr_schedule"] = {k: getattr(run.lr_schedule, k) for k in run.lr_schedule.TRUNK} | {
+            "is": run.lr_schedule.SHORT
+        }
+    name = f"{run.model.SHORT}-d{run.size.depth}w{run.size.width}-{run.quant.label()}-s{run.seed}"
+    return f"{name}-{digest(normal_text(parts))}"
+
+
+def family(run: RunConfig, fingerprint: str | None = None) -> str:
+    """(arch, size, data, seed): runs that share initialization and batches; the unit of resampling."""
+    data = (fingerprint or run.data.fingerprint())[:8]
+    return f"{run.model.SHORT}-d{run.size.depth}w{run.size.width}-{run.shape_key[:6]}-{data}-s{run.seed}"
+
+
+def eval_id(ptq: Ptq) -> str:
+    """Names a point within its run: 'final' for the loss as trained."""
+    text = normal_json(ptq)
+    return f"{ptq.SHORT}{ptq.bits}-{digest(text)}" if text else "final"
+
+
+def compose(overrides: Iterable[str] = ()) -> RunConfig:
+    """Hydra overrides -> one checked RunConfig.
+
+    Raises: ConfigError (one line: field, value, rule, nearest valid name).
+    """
+    from precisionlaws.compose import single
+
+    overrides = list(overrides)
+    for text in overrides:
+        if text.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] in (
+            "ptq",
+            "launcher",
+            "exec",
+        ):
+            raise ConfigError(
+                f"{text}: {text.split('=')[0].split('.')[0]} belongs to sweep or quantize, not to one run"
+            )
+    return single(overrides, "run", RunConfig)

@@ -1,0 +1,249 @@
+"""The store on disk and the frame in memory; `load` is the only bridge between the two.
+
+    <store>/runs/<run_id>/  config.yaml  metrics.jsonl  checkpoint.safetensors
+                            result.json            exists if and only if training has ended
+                            error.json             the last failure, until a retry succeeds
+                            points/<eval_id>.json  one immutable file per PTQ
+    <store>/trunks/<trunk_id>/step-N.safetensors   shared stable phases; only checkpoints, deletable
+    <store>/claims/<unit>.json                     leases of workers
+
+Files appear whole or not at all, and the first result wins: many writers on a network file system need
+no lock and no database.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from precisionlaws.config import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+NAN = math.nan
+
+COLUMNS: dict[str, tuple[Any, str]] = {  # name: (value where absent, meaning and unit)
+    "run_id": ("", "name of the training"),
+    "eval_id": ("final", "name of the evaluation within the run: final, or a PTQ"),
+    "family": ("", "(arch, size, data, seed): shares initialization and batches; the unit of resampling"),
+    "arch": ("", "short name of the model"),
+    "objective": ("causal", "causal or masked: never mixed in one fit"),
+    "N": (NAN, "parameters of the block matrices, those that are quantized"),
+    "N_head": (NAN, "parameters of the output head"),
+    "N_emb": (NAN, "parameters of the embedding"),
+    "D": (NAN, "tokens trained on, in a schedule that ends there"),
+    "P_w": (16.0, "bits of the weights in training; 16 = not quantized"),
+    "P_a": (16.0, "bits of the activations in training"),
+    "P_kv": (16.0, "bits of K and V in training"),
+    "P_post": (16.0, "bits of the weights after training (PTQ)"),
+    "bits_effective": (NAN, "stored bits per block weight, scales included"),
+    "loss": (NAN, "mean cross-entropy on held-out tokens, nats per token"),
+    "loss_se": (NAN, "sampling error of the held-out set, nats; common to the study"),
+    "delta_ptq": (NAN, "loss after PTQ minus loss before it, paired, nats"),
+    "delta_ptq_se": (NAN, "standard error of delta_ptq from per-sequence differences, nats"),
+    "seed": (0, "initialization and batch order"),
+    "phase": ("final", "final, or stable: an undecayed checkpoint"),
+    "status": ("finished", "finished or diverged"),
+    "mode": ("none", "none, qat, low_precision: from the bits"),
+    "flops": (NAN, "training FLOPs, counted"),
+    "seconds": (NAN, "wall-clock seconds of the training from its trunk on, or of the PTQ"),
+}  # fmt: skip
+
+
+class Store:
+    """Paths of one store; creates nothing until something is written."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def result(self, run_id: str) -> Path:
+        return self.run(run_id) / "result.json"
+
+    def point(self, run_id: str, eval_id: str) -> Path:
+        return self.run(run_id) / "points" / f"{eval_id}.json"
+
+    def trunk(self, trunk_id: str) -> Path:
+        return self.root / "trunks" / trunk_id
+
+    def claim(self, unit: str) -> Path:
+        return self.root / "claims" / f"{unit}.json"
+
+    def has(self, run_id: str, eval_id: str = "final") -> bool:
+        path = self.result(run_id) if eval_id == "final" else self.point(run_id, eval_id)
+        return path.exists()
+
+    def check_writable(self) -> None:
+        """Raises ConfigError in words when a result could not be stored here."""
+        made = not self.root.exists()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(bytes(2**20))
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as error:
+            if made and self.root.is_dir():
+                self.root.rmdir()
+            raise ConfigError(
+                f"store {str(self.root)!r} is not writable: {error.strerror}"
+            ) from None
+
+
+def write(path: Path, data: str | bytes, *, replace: bool = True) -> bool:
+    """Write a whole file or none of it. With `replace=False` an existing file is kept; whether this
+    call's content is now there (equal content counts)."""
+    content = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(name, path)
+            return True
+        return create(Path(name), path) or path.read_bytes() == content
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def create(temporary: Path, path: Path) -> bool:
+    """Give a finished temporary file its name unless the name is taken."""
+    try:
+        os.link(temporary, path)  # atomic, also on NFS
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        if path.exists():
+            return False
+        os.replace(temporary, path)
+    return True
+
+
+def publish(path: Path, row: Mapping[str, Any]) -> None:
+    """Store a result once. A late duplicate must say the same, seconds aside.
+
+    Raises: RuntimeError when the duplicate disagrees: a result is never overwritten.
+    """
+    text = (
+        json.dumps({"schema": SCHEMA} | {k: jsonable(v) for k, v in row.items()}, indent=1) + "\n"
+    )
+    if write(path, text, replace=False):
+        return
+    old, new = (
+        {k: v for k, v in json.loads(t).items() if k != "seconds" and not k.startswith("host")}
+        for t in (path.read_text(), text)
+    )
+    if old != new:
+        differs = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+        raise RuntimeError(
+            f"{path} holds another result for the same run (differs in {', '.join(differs)}); kept the first one"
+        )
+
+
+def jsonable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return list(value) if isinstance(value, tuple) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises: ConfigError naming the file when it is not readable as a JSON object."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} cannot be read: not a JSON object")
+    return value
+
+
+def rows(store: Store) -> Iterator[dict[str, Any]]:
+    """Every finished result, in a fixed order. Directories are listed, not stat'ed: on NFS a stat can
+    stay wrong for a minute."""
+    runs = store.root / "runs"
+    for run in sorted(listed(runs)):
+        files = listed(runs / run)
+        if "result.json" not in files:
+            continue
+        yield read_json(runs / run / "result.json")
+        if "points" in files:
+            for point in sorted(listed(runs / run / "points")):
+                if point.endswith(".json") and not point.startswith("."):
+                    yield read_json(runs / run / "points" / point)
+
+
+def listed(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def load(path: str | Path, columns: Mapping[str, str] | None = None) -> "pd.DataFrame":
+    """A store, CSV or parquet file as one frame: a row per point, columns as in `COLUMNS`, then dotted ones.
+
+    columns: {frame name: name in the file}. Columns that a file lacks take their neutral value, except
+    those without one (N, D, loss ...), which stay absent.
+    Raises: ConfigError when there is nothing to read.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if path.is_dir():
+        frame = pd.DataFrame(list(rows(Store(path))))
+        if frame.empty:
+            raise ConfigError(f"store {str(path)!r} holds no finished run")
+    else:
+        frame = read_table(path)
+    for name, source in (columns or {}).items():
+        if source not in frame:
+            raise ConfigError(
+                f"{path} has no column {source!r}; it has {', '.join(map(str, frame.columns))}"
+            )
+        frame[name] = frame[source]
+    return complete(frame)
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    if not path.exists():
+        raise ConfigError(
+            f"{str(path)!r} does not exist; a store, a CSV or a parquet file is wanted"
+        )
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as a table: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def complete(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Absent columns at their neutral value, known ones first; numbers as numbers."""
+    import pandas as pd
+
+    frame = frame.drop(columns=["schema"], errors="ignore")
+    for name, (value, _) in COLUMNS.items():
+        known = not (value == "" or (isinstance(value, float) and math.isnan(value)))
+        if name not in frame and known:
+            frame[name] = value
+        elif name in frame and isinstance(value, float):
+            try:
+                frame[name] = pd.to_numeric(frame[name])
+            except (ValueError, TypeError):
+                raise ConfigError(f"column {name!r} must hold numbers") from None
+            if known:
+                frame[name] = frame[name].fillna(value)
+    first = [c for c in COLUMNS if c in frame]
+    return frame[first + sorted(c for c in frame if c not in COLUMNS)]

@@ -1,0 +1,1 @@
+"""Training: from a RunConfig to a run directory."""

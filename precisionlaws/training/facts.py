@@ -1,0 +1,71 @@
+"""Where and with what a number was computed: columns of its row, never part of its name."""
+
+import functools
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from precisionlaws import __version__
+from precisionlaws.run import Exec, RunConfig
+
+NUMERIC = (
+    "kernels",
+    "models",
+    "quant",
+    "optim",
+    "data",
+    "training",
+    "ptq",
+)  # parts that decide numbers
+
+
+def device_of(wanted: str) -> str:
+    """Raises: ConfigError-free RuntimeError in words when a GPU is asked for and absent."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("exec.device=cuda, but torch sees no GPU here")
+    return wanted
+
+
+def exec_facts(exec: Exec, run: RunConfig) -> dict[str, Any]:
+    """The ExecSpec: bit-identity is promised between rows that agree in all of these."""
+    device = device_of(exec.device)
+    if device == "cuda":
+        chip = torch.cuda.get_device_name()
+    else:
+        chip = torch.backends.cpu.get_cpu_capability()
+    return {
+        "exec.device": device,
+        "exec.chip": chip,
+        "exec.threads": torch.get_num_threads(),
+        "exec.pack": 1,
+        "exec.micro_batch": run.micro_batch or run.batch // run.data.context,
+        "exec.compile": False,
+        "exec.kernels": "torch",
+        "exec.world": 1,
+        "exec.torch": torch.__version__,
+    }
+
+
+def provenance(fingerprint: str) -> dict[str, Any]:
+    return {
+        "code.version": __version__,
+        "code.sha256": source_digest(),
+        "data.fingerprint": fingerprint,
+        "host.python": platform.python_version(),
+    }
+
+
+@functools.cache
+def source_digest() -> str:
+    """12 hex over the source files that decide numbers."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for part in NUMERIC:
+        for path in sorted((root / part).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,92 @@
+"""One step after the other."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from precisionlaws.data.batches import Batches
+from precisionlaws.run import RunConfig
+from precisionlaws.training.state import State
+
+FLUSH = 50  # steps between two looks at the device: for divergence, interruption and progress
+
+
+class Diverged(Exception):
+    """The loss stopped being a finite number."""
+
+
+class Interrupted(Exception):
+    """Somebody asked to stop; the state is that of a whole step."""
+
+
+def batches_of(run: RunConfig) -> Batches:
+    data = run.data
+    return Batches(
+        data.corpus().train, data.context, run.batch // data.context, f"{run.seed}/{run.shape_key}"
+    )
+
+
+def advance(
+    state: State,
+    run: RunConfig,
+    batches: Batches,
+    to: int,
+    factor: Callable[[int], float],
+    watch: Callable[[State], None] = lambda state: None,
+) -> None:
+    """Train from `state.step` to step `to`; `factor(step)` scales the learning rate.
+
+    `watch` is called with the state every `FLUSH` steps and at the end; it may save, or raise Interrupted.
+    Raises: Diverged.
+    """
+    device = next(state.model.parameters()).device
+    lr = run.optimizer.lr
+    assert lr is not None  # resolved
+    clip = run.optimizer.clip
+    rows: list[tuple[int, Tensor, float, Tensor]] = []
+    start = time.perf_counter()
+    while state.step < to:
+        now = lr * factor(state.step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = now
+        ids = torch.from_numpy(batches.at(state.step)).to(device)
+        loss = backward(state, ids, run.micro_batch)
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        rows.append((state.step, loss, now, norm))
+        state.step += 1
+        if state.step % FLUSH == 0 or state.step == to:
+            flush(state, rows)
+            state.seconds += time.perf_counter() - start
+            watch(state)
+            start = time.perf_counter()
+
+
+def backward(state: State, ids: Tensor, micro_batch: int | None) -> Tensor:
+    """Gradients of the mean loss of a batch; micro-batches are summed in order. The detached loss."""
+    parts = ids.split(micro_batch) if micro_batch else (ids,)
+    total = torch.zeros((), dtype=torch.float64, device=ids.device)
+    for part in parts:
+        tokens = part.long()
+        logits = state.model(tokens[:, :-1])  # (B, T, vocab)
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        (loss / len(parts) if len(parts) > 1 else loss).backward()
+        total += loss.detach() / len(parts)
+    return total
+
+
+def flush(state: State, rows: list[tuple[int, Tensor, float, Tensor]]) -> None:
+    """Move the rows since the last flush into the log. Raises: Diverged."""
+    losses = torch.stack([r[1] for r in rows]).cpu()
+    norms = torch.stack([r[3].double() for r in rows]).cpu()
+    steps = torch.tensor([r[0] for r in rows], dtype=torch.float64)
+    rates = torch.tensor([r[2] for r in rows], dtype=torch.float64)
+    state.log.append(torch.stack([steps, losses, rates, norms], 1))
+    rows.clear()
+    if not math.isfinite(float(losses.sum())):
+        raise Diverged(f"loss is not finite by step {state.step}")

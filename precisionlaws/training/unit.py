@@ -1,0 +1,176 @@
+"""Runs that share a trunk: the stable phase is trained once, every D decays from it.
+
+Under WSD nothing but the decay depends on D, so the runs of one config at several D are one trunk with
+branches. A branch is bit-identical to the run trained alone, because alone it goes through the same
+states; `train` of one run is this function with one branch.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from safetensors.torch import save as save_tensors
+
+from precisionlaws import store as files
+from precisionlaws.config import ConfigError, build, plain
+from precisionlaws.run import Exec, RunConfig, normal_text, run_id, trunk_id
+from precisionlaws.store import Store, listed
+from precisionlaws.training.evaluate import Losses, evaluate, held_out
+from precisionlaws.training.facts import device_of
+from precisionlaws.training.loop import Diverged, Interrupted, advance, batches_of
+from precisionlaws.training.result import final_row
+from precisionlaws.training.state import LOG, State, fresh, resume, save
+
+SAVE_SECONDS = 30.0  # between checkpoints on the way
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a caller wants to be told, and may ask, while runs train."""
+
+    progress: Callable[[str, int, int], None] = lambda run, step, steps: None
+    stop: Callable[[], bool] = lambda: False
+
+
+def train_runs(
+    runs: Sequence[RunConfig], store: Store, exec: Exec, watch: Watch | None = None
+) -> None:
+    """Train every run of one trunk that the store has not, in order of D; publish each as it ends.
+
+    Raises: Interrupted (after a checkpoint) when `watch.stop()` says so; ConfigError when the store
+    holds another config under the same name.
+    """
+    todo = [r for r in sorted(runs, key=lambda r: r.steps) if not known(store, r)]
+    if not todo:
+        return
+    state = fresh(todo[0], device_of(exec.device))
+    trainer = Trainer(store, exec, watch or Watch())
+    for i, run in enumerate(todo):
+        try:
+            trainer.trunk(state, run)
+        except Diverged:
+            for lost in todo[i:]:  # longer runs share the trunk that diverged
+                publish(lost, state, store, exec, None)
+            return
+        trainer.branch(state, run)
+
+
+def known(store: Store, run: RunConfig) -> bool:
+    """Whether the run has a result; its config is written, or compared, either way."""
+    name, path = run_id(run), store.run(run_id(run)) / "config.yaml"
+    if not path.exists():
+        text = {"run_id": name, "fingerprint": run.data.fingerprint(), "run": plain(run)}
+        files.write(path, yaml.safe_dump(text, sort_keys=False), replace=False)
+    other, fingerprint = stored_config(path)
+    if normal_text(other.resolved(fingerprint)) != normal_text(
+        run.resolved(run.data.fingerprint())
+    ):
+        raise ConfigError(f"{path} holds another config than run {name}: move that store away")
+    return store.has(name)
+
+
+def stored_config(path: Path) -> tuple[RunConfig, str]:
+    """(config, data fingerprint) of a run directory, read safely.
+
+    Raises: ConfigError when the file is damaged or names a class that is not ours.
+    """
+    try:
+        node = yaml.safe_load(path.read_text())
+        run, fingerprint = node["run"], str(node["fingerprint"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as a run's config: {str(error).splitlines()[0]}"
+        ) from None
+    try:
+        return build(run, RunConfig), fingerprint  # type: ignore[return-value]
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The two phases of a run, with checkpoints on the way."""
+
+    store: Store
+    exec: Exec
+    watch: Watch
+
+    def trunk(self, state: State, run: RunConfig) -> None:
+        """Bring `state` to the branch point of `run`, from the best checkpoint on disk."""
+        folder, branch = self.store.trunk(trunk_id(run)), run.lr_schedule.decay_start(run.steps)
+        self.catch_up(state, folder, branch)
+        if state.step == branch:
+            return
+        last: list[Path] = []  # the newest checkpoint between branch points: one is enough
+
+        def keep(s: State) -> None:
+            path = folder / f"step-{s.step}.safetensors"
+            save(s, path)
+            while last:
+                last.pop().unlink(missing_ok=True)
+            if s.step < branch:
+                last.append(path)
+
+        self.phase(state, run, branch, keep)
+        keep(state)
+
+    def catch_up(self, state: State, folder: Path, branch: int) -> None:
+        steps = [
+            int(m[1]) for f in listed(folder) if (m := re.fullmatch(r"step-(\d+)\.safetensors", f))
+        ]
+        best = max((n for n in steps if n <= branch), default=0)
+        if best > state.step:
+            resume(state, folder / f"step-{best}.safetensors")
+
+    def branch(self, state: State, run: RunConfig) -> None:
+        """Decay, evaluate and publish `run`; `state` comes back as it was."""
+        halfway = self.store.run(run_id(run)) / "resume.safetensors"
+        snapshot = state.snapshot()
+        if halfway.exists():
+            resume(state, halfway)
+        try:
+            self.phase(state, run, run.steps, lambda s: save(s, halfway))
+            windows = held_out(run, device_of(self.exec.device))
+            losses = evaluate(state.model, windows, run.eval_batch)
+        except Diverged:
+            losses = None
+        publish(run, state, self.store, self.exec, losses)
+        halfway.unlink(missing_ok=True)
+        state.restore(*snapshot)
+
+    def phase(self, state: State, run: RunConfig, to: int, keep: Callable[[State], None]) -> None:
+        name, saved = run_id(run), time.monotonic()
+
+        def look(s: State) -> None:
+            nonlocal saved
+            self.watch.progress(name, s.step, run.steps)
+            stop = self.watch.stop()
+            if stop or time.monotonic() - saved > SAVE_SECONDS:
+                keep(s)
+                saved = time.monotonic()
+            if stop:
+                raise Interrupted
+
+        advance(
+            state, run, batches_of(run), to, lambda s: run.lr_schedule.factor(s, run.steps), look
+        )
+
+
+def publish(run: RunConfig, state: State, store: Store, exec: Exec, losses: Losses | None) -> None:
+    """Write the run directory; result.json last, because it says that the rest is there."""
+    folder = store.run(run_id(run))
+    table = state.log_table().tolist()
+    lines = (
+        json.dumps({k: files.jsonable(v) for k, v in zip(LOG, row, strict=True)}) for row in table
+    )
+    files.write(folder / "metrics.jsonl", "\n".join(lines) + "\n")
+    if losses is not None:
+        weights = {k: v.detach().contiguous().cpu() for k, v in state.model.state_dict().items()}
+        files.write(
+            folder / "checkpoint.safetensors", save_tensors(weights, {"run_id": run_id(run)})
+        )
+    files.publish(store.result(run_id(run)), final_row(run, exec, losses, state.seconds))
