@@ -96,8 +96,8 @@ class Block:
 
     def _distinct_scale(self, v: Mapping[str, Any], on: str) -> Array:
         # Outside its domain a law has no value; NaN makes the solver turn back there.
-        s = self.law.scale(v, self.distinct, on)
-        return np.where(np.real(s) > 0, s, np.nan)
+        s = self.law.scale(v, self.distinct, on) * np.ones_like(self.distinct["P_w"])
+        return np.where(np.real(s) > 0, s, np.nan) + np.zeros((len(next(iter(v.values()))), 1))
 
     def _penalty(self, v: Mapping[str, Any]) -> Any:
         total: Any = 0.0

@@ -96,30 +96,34 @@ class Law:
     def loss(self, params: Params, frame: Any) -> Array:
         """Nats per token: scales, then the base, then penalties. Parameter arrays broadcast over rows."""
         x = columns(frame, self.columns)
-        N, D = self._effective(params, x)
-        total = self.base.loss(params, N, D)
-        at = (N, D) if self.penalties_on == "effective" else (x["N"], x["D"])
-        for term in self.penalties:
-            total = total + term.penalty(params, *at, x)
-        return np.asarray(total)
-
-    def penalty(self, params: Params, frame: Any) -> Array:
-        """The penalties alone, nats per token."""
-        x = columns(frame, self.columns)
-        at = self._effective(params, x) if self.penalties_on == "effective" else (x["N"], x["D"])
-        return np.asarray(sum(t.penalty(params, *at, x) for t in self.penalties))
-
-    def _effective(self, params: Params, x: Mapping[str, Array]) -> tuple[Any, Any]:
         for term in self.scales:
-            bad = ~(np.real(term.scale(params, x)) > 0)
-            if np.any(bad):
+            if np.any(~(np.real(term.scale(params, x)) > 0)):
                 why = (
                     term.domain(params, x)
                     if hasattr(term, "domain")
                     else "the scale is not positive"
                 )
                 raise ValueError(f"{_short(term)} is undefined here: {why}")
-        return x["N"] * self.scale(params, x, "N"), x["D"] * self.scale(params, x, "D")
+        return self.evaluate(params, x)
+
+    def evaluate(self, params: Params, x: Mapping[str, Array]) -> Array:
+        """`loss` without its checks: NaN outside the domain of a term."""
+        with np.errstate(all="ignore"):
+            total = self.base.loss(
+                params, *(x[on] * self._positive(params, x, on) for on in ("N", "D"))
+            )
+            return np.asarray(total + self.penalty(params, x))
+
+    def penalty(self, params: Params, x: Mapping[str, Array]) -> Any:
+        """The penalties alone, nats per token."""
+        at = [x["N"], x["D"]]
+        if self.penalties_on == "effective":
+            at = [x[on] * self._positive(params, x, on) for on in ("N", "D")]
+        return sum((t.penalty(params, *at, x) for t in self.penalties), start=0.0)
+
+    def _positive(self, params: Params, x: Mapping[str, Array], on: str) -> Any:
+        s = self.scale(params, x, on)
+        return np.where(np.real(s) > 0, s, np.nan)
 
 
 def columns(frame: Any, names: tuple[str, ...]) -> dict[str, Array]:

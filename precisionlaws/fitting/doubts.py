@@ -1,0 +1,92 @@
+"""What a fit does not know, in words: bounds, flat profiles, wide intervals, widths not told from 16."""
+
+from typing import TYPE_CHECKING
+
+from precisionlaws.fitting import diagnose
+from precisionlaws.fitting.resample import Draws, Solved
+
+if TYPE_CHECKING:
+    from precisionlaws.fitting.fit import Fit
+
+WIDE = 3.0  # an exponent whose 95% interval spans this ratio is called not identified
+ALIKE = 0.98  # an efficiency whose interval reaches this is not told from 16 bits (Kumar's form never reaches 1)
+
+
+def doubts(fit: "Fit", solved: tuple[Solved, ...], draws: Draws) -> list[str]:
+    """Warnings of a fit, most basic first."""
+    out: list[str] = []
+    for s in solved:
+        out += diagnose.design_gaps(s.block)
+        n, p = len(s.block.y), len(s.u)
+        if n < 2 * p:
+            out.append(
+                f"{n} {'losses' if s.block.kind == 'loss' else 'δ'} for {p} parameters: fewer than two each"
+            )
+    out += _not_certified(fit)
+    if draws.clusters < 5:
+        out.append(
+            f"{draws.clusters} families: intervals rest on {max(draws.clusters - 1, 0)} degrees of freedom"
+        )
+    if draws.converged < 0.99:
+        out.append(f"{1 - draws.converged:.0%} of the refits behind the intervals did not converge")
+    if fit.one_cluster:
+        out.append(f"no interval for {', '.join(fit.one_cluster)}: measured in one family only")
+    out += _flat_E(fit, solved[0])
+    out += _wide(fit)
+    out += _like_16(fit)
+    return out
+
+
+def _not_certified(fit: "Fit") -> list[str]:
+    out = []
+    for what, c in (("loss", fit.certificate), ("δ", fit.penalty_certificate)):
+        if c is None:
+            continue
+        bounds = [b for b in c.bounds if b != "E"]  # E has its own warning
+        if bounds:
+            out.append(f"{', '.join(bounds)} at a bound: the data push further than the law allows")
+        if c.agreeing < c.starts / 4:
+            out.append(
+                f"{what}: only {c.agreeing} of {c.starts} starts reached the minimum ({c.minima} distinct minima)"
+            )
+    return out
+
+
+def _flat_E(fit: "Fit", s: Solved) -> list[str]:
+    if "E" not in fit.params:
+        return []
+    top = s.block.upper[[q.name for q in s.block.params].index("E")]
+    low, high = diagnose.flat_range(s.block, s.u, "E", s.delta)
+    draws = fit.interval("E")
+    low, high = min(low, draws[0]), max(high, draws[1])
+    if low > 0 and high - low < 0.5 * top:
+        return []
+    return [
+        f"E not identified: anything from {low:.2g} to {high:.2g} nats fits within 95% (lowest loss {top / 0.999:.3g}); "
+        "A, B, α and β move with it, efficiencies hardly"
+    ]
+
+
+def _wide(fit: "Fit") -> list[str]:
+    out = []
+    for q in fit.law.params:
+        if q.unit == "" and q.name not in fit.one_cluster:  # exponents
+            low, high = fit.interval(q.name)
+            crosses = low <= 0 <= high and q.link == "identity"
+            if crosses or (q.link == "log" and high > WIDE * low):
+                out.append(
+                    f"{q.name} not identified: {fit.params[q.name]:.2g}, 95% interval {low:.2g} to {high:.2g}"
+                )
+    return out
+
+
+def _like_16(fit: "Fit") -> list[str]:
+    if not fit.law.scales:
+        return []
+    alike = []
+    for role, P in fit.measured.items():
+        for bits in P:
+            low, high = fit.interval(f"eff_{role}({bits:g})")
+            if high >= ALIKE:
+                alike.append(f"{role} at {bits:g} ({low:.2f} to {high:.2f})")
+    return [f"not told from 16 bits, eff interval reaches {ALIKE:g}: {', '.join(alike)}"] if alike else []

@@ -1,0 +1,350 @@
+"""`fit(frame, law) -> Fit`: coefficients, draws of them, and the evidence for both."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from precisionlaws import laws
+from precisionlaws.fitting import diagnose, resample
+from precisionlaws.fitting.diagnose import Certificate
+from precisionlaws.fitting.objective import Block, block
+from precisionlaws.fitting.rows import Rows, centre, compact, select
+from precisionlaws.fitting.solve import Solution, search
+from precisionlaws.laws import Law
+from precisionlaws.laws.base import BITS, OFF, ROLES, Array, columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SMOOTH = 1e-6  # least absolute deviations is Huber's loss with this threshold
+THRESHOLD = 1.345  # Huber's threshold in units of sd, for δ (95% efficient under Gaussian noise)
+LOSSES = ("huber", "ls", "lad")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One minimised sum, in full."""
+
+    text: str
+    value: float
+    n: int
+    residual_sd: float  # of log loss, or of δ/sd
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """A fitted law. `samples` are joint draws of `params`; push any function of them through."""
+
+    law: Law
+    params: Mapping[str, float]
+    samples: Mapping[str, Array]  # (R,) each
+    objective: Objective
+    certificate: Certificate
+    penalty_objective: Objective | None = None
+    penalty_certificate: Certificate | None = None
+    noise: Mapping[str, float]  # of δ: sd² = sigma0² + (r δ)²
+    intervals: str  # how the draws were made
+    clusters: int
+    one_cluster: tuple[str, ...]  # parameters without an interval
+    rows: "pd.DataFrame"
+    delta_rows: "pd.DataFrame"
+    left_out: tuple[tuple[str, int], ...]
+    warnings: tuple[str, ...]
+    seed: int
+    sha256: str  # of the fitted rows
+    versions: Mapping[str, str]
+
+    @property
+    def certified(self) -> bool:
+        """Every block is at its minimum."""
+        return self.certificate.ok and (
+            self.penalty_certificate is None or self.penalty_certificate.ok
+        )
+
+    @property
+    def measured(self) -> dict[str, tuple[float, ...]]:
+        """Widths below 16 that were trained, by role."""
+        return diagnose.measured(columns(self.rows, BITS))
+
+    def quantity(self, name: str) -> tuple[float, Array]:
+        """Value and draws of a parameter, of eff(P), eff_w(P), eff_a(P), eff_kv(P), or of N_opt_exponent."""
+        if name in self.params:
+            return self.params[name], self.samples[name]
+        point, draws = (_derived(self, name, p) for p in (self.params, self.samples))
+        return float(np.ravel(point)[0]), np.ravel(draws)
+
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
+        """Interval of a parameter or of a derived quantity."""
+        for q in self.law.params:
+            if q.name == name and name in self.one_cluster:
+                return q.lower, q.upper
+        draws = self.quantity(name)[1]
+        draws = np.where(np.isnan(draws), np.inf, draws)
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method="nearest")
+        return float(low), float(high)
+
+    def predict(self, frame: Any, level: float = 0.95) -> "pd.DataFrame":
+        """Loss with the interval of its mean (low, high) and of a new run (run_low, run_high), nats per token."""
+        import pandas as pd
+
+        x = columns(frame, self.law.columns)
+        x = {k: np.atleast_1d(v) for k, v in x.items()}
+        loss = np.atleast_1d(self.law.loss(self.params, x))
+        draws = self.law.evaluate({k: v[:, None] for k, v in self.samples.items()}, x)
+        draws = np.where(np.isnan(draws), np.inf, draws)
+        rng = np.random.default_rng(self.seed)
+        run = draws * np.exp(self.objective.residual_sd * rng.standard_normal(draws.shape))
+        ends = [(1 - level) / 2, (1 + level) / 2]
+        low, high, run_low, run_high = (
+            q for d in (draws, run) for q in np.quantile(d, ends, axis=0, method="nearest")
+        )
+        return pd.DataFrame(
+            {"loss": loss, "low": low, "high": high, "run_low": run_low, "run_high": run_high}
+        )
+
+    def summary(self) -> str:
+        """The printed report."""
+        from precisionlaws.fitting.summary import summary
+
+        return summary(self)
+
+    def to_json(self) -> str:
+        """Everything needed to plan and to plot; floats round-trip exactly."""
+        out = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("law", "rows", "delta_rows", "samples")
+        }
+        for name in ("objective", "certificate", "penalty_objective", "penalty_certificate"):
+            out[name] = None if out[name] is None else asdict(out[name])
+        out["law"] = self.law.name
+        out["samples"] = {k: v.tolist() for k, v in self.samples.items()}
+        for name in ("rows", "delta_rows"):
+            table = getattr(self, name)
+            out[name] = {str(c): [None if v != v else v for v in table[c].tolist()] for c in table}
+        return json.dumps(out, allow_nan=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Fit":
+        """The inverse of `to_json`."""
+        import pandas as pd
+
+        out = json.loads(text)
+        if not isinstance(out, dict) or "law" not in out or "samples" not in out:
+            raise ValueError(
+                "this JSON is not a fit: it has no law and samples; `precisionlaws fit -o` writes one"
+            )
+        for name in ("rows", "delta_rows"):
+            out[name] = pd.DataFrame(out[name])
+        law = laws.law(out["law"]).bind(out["rows"])
+        for name, kind in (("objective", Objective), ("certificate", Certificate)):
+            for key in (name, f"penalty_{name}"):
+                if out[key] is not None:
+                    out[key] = kind(
+                        **{k: tuple(v) if isinstance(v, list) else v for k, v in out[key].items()}
+                    )
+        out["samples"] = {k: np.array(v) for k, v in out["samples"].items()}
+        out["left_out"] = tuple((why, n) for why, n in out["left_out"])
+        for name in ("one_cluster", "warnings"):
+            out[name] = tuple(out[name])
+        return cls(**{**out, "law": law})
+
+
+def fit(
+    frame: "pd.DataFrame",
+    law: Law | str,
+    *,
+    loss: str = "huber",
+    delta: float = 1e-3,
+    intervals: str = "family",
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Fit:
+    """Fit a law to a frame: the base and its scales to losses, penalties to paired δ."""
+    law = laws.law(law) if isinstance(law, str) else law
+    _check(law, loss, delta, intervals, resamples)
+    rows = select(frame, law)
+    _enough(rows, law)
+    law = law.bind(rows.loss)
+    c = centre(rows.loss)
+    base = block("loss", law, rows.loss, c)
+    threshold = {"huber": delta, "ls": np.inf, "lad": SMOOTH}[loss]
+    _fewer(base)
+    found = [search(base, threshold)]
+    blocks, thresholds, tables, noise = [base], [threshold], [rows.loss], {}
+    if law.penalties:
+        thresholds.append({"huber": THRESHOLD, "ls": np.inf, "lad": SMOOTH}[loss])
+        pair, second, noise = _fit_delta(law, rows, c, thresholds[1])
+        blocks, tables, found = [*blocks, pair], [*tables, rows.delta], [*found, second]
+    solved = tuple(
+        resample.Solved(
+            block=b, u=s.u[0], delta=t, cluster=table["family"].to_numpy(str), run=_runs(table)
+        )
+        for b, s, t, table in zip(blocks, found, thresholds, tables, strict=True)
+    )
+    draws = resample.draw(solved, intervals, resamples, seed)
+    params, samples = {}, {}
+    for b, s, d in zip(blocks, found, draws.u, strict=True):
+        params.update({k: float(v[0]) for k, v in b.natural(s.u[:1]).items()})
+        samples.update(b.natural(d))
+    texts = [_text(loss, delta, law, noise, kind) for kind in ("loss", "delta")[: len(blocks)]]
+    objectives = [_objective(text, s, loss) for text, s in zip(texts, solved, strict=True)]
+    certificates = [
+        diagnose.certify(b, s, t) for b, s, t in zip(blocks, found, thresholds, strict=True)
+    ]
+    single = tuple(name for s in solved for name in diagnose.one_cluster(s.block, s.u, s.cluster))
+    result = Fit(
+        law=law, params=params, samples=samples, objective=objectives[0], certificate=certificates[0],
+        penalty_objective=objectives[1] if law.penalties else None,
+        penalty_certificate=certificates[1] if law.penalties else None,
+        noise=noise, intervals=draws.method, clusters=draws.clusters, one_cluster=single,
+        rows=rows.loss, delta_rows=rows.delta, left_out=rows.left_out, warnings=(), seed=seed,
+        sha256=rows.sha256, versions=_versions(),
+    )  # fmt: skip
+    from dataclasses import replace
+
+    from precisionlaws.fitting.doubts import doubts
+
+    return replace(result, warnings=(*rows.warnings, *doubts(result, solved, draws)))
+
+
+def _fit_delta(
+    law: Law, rows: Rows, c: Mapping[str, float], threshold: float
+) -> tuple[Block, Solution, dict[str, float]]:
+    """Fit δ and its noise in turn: sd² = σ0² + (r δ̂)², of the fitted δ̂, so that no row is chosen by its outcome."""
+    seen = rows.delta["delta_ptq"].to_numpy(float)
+    size = np.abs(seen)
+    sd = np.sqrt(
+        np.median(size) ** 2 * 0.01 + (0.3 * size) ** 2
+    )  # only the first pass weighs by the seen δ
+    noise = {"sigma0": 0.0, "r": 0.0}
+    pair = block("delta", law, rows.delta, c, sd)
+    _fewer(pair)
+    found = search(pair, threshold)
+    for _ in range(4):
+        fitted = pair.predict(found.u[:1])[0] * sd
+        noise = _noise(seen - fitted, fitted)
+        sd = np.sqrt(noise["sigma0"] ** 2 + (noise["r"] * fitted) ** 2)
+        pair = block("delta", law, rows.delta, c, sd)
+        found = search(pair, threshold)
+    return pair, found, noise
+
+
+def _noise(residual: Array, fitted: Array) -> dict[str, float]:
+    """σ0 and r of greatest Gaussian likelihood, on a grid fine enough for weights."""
+    top = float(np.abs(residual).max()) + 1e-12
+    s0, r = np.meshgrid(np.geomspace(1e-5, 1, 61) * top, np.geomspace(1e-3, 2.0, 61))
+    var = s0[..., None] ** 2 + (r[..., None] * fitted) ** 2
+    cost = (residual**2 / var + np.log(var)).sum(-1)
+    best = np.unravel_index(np.argmin(cost), cost.shape)
+    return {"sigma0": float(s0[best]), "r": float(r[best])}
+
+
+def _derived(fit: Fit, name: str, p: Mapping[str, Any]) -> Any:
+    if name == "N_opt_exponent" and "alpha" in p and "beta" in p:
+        return p["beta"] / (p["alpha"] + p["beta"])
+    match = re.fullmatch(r"eff(?:_(w|a|kv))?\((\d+(?:\.\d+)?)\)", name)
+    if match is None or not fit.law.scales:
+        known = [
+            *fit.params,
+            "N_opt_exponent",
+            *(["eff(P)", *(f"eff_{r}(P)" for r in fit.measured)] if fit.law.scales else []),
+        ]
+        raise ValueError(
+            f"no quantity {name!r} in a fit of {fit.law.full_name}; there are {', '.join(known)}"
+        )
+    P = float(match[2])
+    x = {
+        f"P_{r}": np.array(P if match[1] in (None, r) and r in fit.measured else OFF) for r in ROLES
+    }
+    with np.errstate(all="ignore"):
+        return np.asarray(fit.law.scale(p, x)) + 0.0
+
+
+def _text(loss: str, delta: float, law: Law, noise: Mapping[str, float], kind: str) -> str:
+    term = {
+        "huber": f"Σ huber({delta:g})",
+        "ls": "½ Σ squares",
+        "lad": f"Σ |·| (smoothed at {SMOOTH:g})",
+    }[loss]
+    if kind == "loss":
+        return f"{term} of log loss − log fitted"
+    term = f"Σ huber({THRESHOLD:g})" if loss == "huber" else term
+    return f"{term} of (δ − fitted)/sd, sd² = ({noise['sigma0']:.2g})² + ({noise['r']:.2g}·fitted)²"
+
+
+def _objective(text: str, s: resample.Solved, loss: str) -> Objective:
+    r = s.block.y - s.block.predict(s.u[None])[0]
+    psi = np.clip(r, -s.delta, s.delta)
+    value = float((psi * (r - 0.5 * psi)).sum()) / (SMOOTH if loss == "lad" else 1.0)
+    return Objective(
+        text=text,
+        value=value,
+        n=len(r),
+        residual_sd=float(np.sqrt((r**2).sum() / max(len(r) - len(s.u), 1))),
+    )
+
+
+def _runs(table: "pd.DataFrame") -> Array:
+    return table["run_id"].to_numpy(str) if "run_id" in table else np.arange(len(table)).astype(str)
+
+
+def _check(law: Law, loss: str, delta: float, intervals: str, resamples: int) -> None:
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    if not delta > 0:
+        raise ValueError(f"delta must be positive, got {delta:g}")
+    if intervals not in resample.METHODS:
+        raise ValueError(
+            f"intervals must be one of {', '.join(resample.METHODS)}, got {intervals!r}"
+        )
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    if law.penalties and law.penalties_on == "effective" and law.scales:
+        raise ValueError(
+            f"{law.full_name}: penalties on effective N can be evaluated, not yet fitted; use penalties_on: nominal"
+        )
+
+
+def _enough(rows: Rows, law: Law) -> None:
+    why = (
+        "; ".join(f"{n} left out because {reason}" for reason, n in rows.left_out)
+        or "none left out"
+    )
+    if len(rows.loss) == 0:
+        raise ValueError(f"{law.full_name}: no row is left to fit ({why})")
+    if law.penalties and len(rows.delta) == 0:
+        raise ValueError(
+            f"{law.full_name}: no row has P_post < 16 and a paired δ ({why}); quantize finished runs first"
+        )
+
+
+def _fewer(b: Block) -> None:
+    if len(b.y) < len(b.params):
+        what = "losses" if b.kind == "loss" else "paired δ"
+        names = ", ".join(q.name for q in b.params)
+        raise ValueError(
+            f"{len(b.y)} {what} cannot determine {len(b.params)} parameters ({names}); train more runs or take a smaller law"
+        )
+
+
+def _versions() -> dict[str, str]:
+    import platform
+
+    import pandas as pd
+
+    from precisionlaws import __version__
+
+    return {
+        "precisionlaws": __version__,
+        "numpy": np.__version__,
+        "pandas": pd.__version__,
+        "python": platform.python_version(),
+    }
+
+
+__all__ = ["Fit", "Objective", "compact", "fit"]
