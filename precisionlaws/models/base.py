@@ -1,0 +1,63 @@
+"""What every model answers before it is built: its matrices, its other parameters, its mixing."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from precisionlaws.config import ConfigError, Spec, ranged
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Matrix = tuple[str, int, int]  # name of the linear in the built model, out, in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size(Spec):
+    """Depth, width and heads; every other dimension follows from the model's rules."""
+
+    SHORT: ClassVar[str] = "size"
+    depth: int = ranged(1)
+    width: int = ranged(16)
+    heads: int = ranged(1)
+
+    def rules(self) -> None:
+        if self.width % 16:  # so that groups of 16 divide every reduced axis
+            raise ConfigError(f"width must be divisible by 16, got {self.width}")
+        if self.width % self.heads:
+            raise ConfigError(f"heads must divide width={self.width}, got {self.heads}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Spec):
+    """Base of `conf/model`."""
+
+    objective: ClassVar[str] = "causal"
+
+    @property
+    def one_table(self) -> bool:
+        """Whether embedding and head share one matrix."""
+        return False
+
+    def resolved(self, size: Size) -> Self:
+        """A copy in which rules and nulls are replaced by the numbers they give at `size`."""
+        return self
+
+    def matrices(self, size: Size) -> tuple[Matrix, ...]:
+        """Every matrix of the blocks: these count as N, and these are quantized."""
+        raise NotImplementedError
+
+    def other(self, size: Size) -> int:
+        """Parameters that are neither block matrices nor embedding nor head (norms)."""
+        raise NotImplementedError
+
+    def mixing_flops(self, size: Size, context: int) -> int:
+        """Forward FLOPs per token that multiply activations with activations (attention)."""
+        raise NotImplementedError
+
+    def build(self, size: Size, vocab: int, context: int) -> "nn.Module":
+        """The model, ids (B, T) -> logits (B, T, vocab); parameters are NaN until initialized."""
+        raise NotImplementedError

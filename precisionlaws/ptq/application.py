@@ -1,0 +1,88 @@
+"""PTQ of a matrix by name, and of a whole model."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from precisionlaws.config import ConfigError, build, nearest
+from precisionlaws.models.parts import linears
+from precisionlaws.ptq.base import Bits, Ptq, Quantized, mean_bits
+
+CONF = Path(__file__).resolve().parent.parent / "conf" / "ptq"
+
+
+def method_of(name: str, **options: Any) -> Ptq:
+    """The method of `conf/ptq/<name>.yaml`, with some of its options replaced.
+
+    Raises: ConfigError naming the nearest method or option.
+    """
+    known = sorted(p.stem for p in CONF.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(
+            f"method {name!r} is unknown{nearest(name, known)} (has {', '.join(known)})"
+        )
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    return cast(Ptq, build(node | options, Ptq))
+
+
+def apply(
+    method: str,
+    W: Tensor,
+    H: Tensor | None = None,
+    *,
+    bits: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Quantized:
+    """Quantize one matrix W (out, in).
+
+    H (in, in): mean of x xᵀ over calibration tokens, for methods that look at inputs.
+    bits: nominal bits per weight (None: the method's own, for those with a fixed width).
+    Raises: ConfigError for an unknown method or option, or a shape that the method cannot take.
+    """
+    if bits is not None:
+        options["bits"] = bits
+    spec = method_of(method, **options)
+    check(spec, W, H)
+    return spec.quantize(W.detach(), H, seed)
+
+
+def check(spec: Ptq, W: Tensor, H: Tensor | None, name: str = "the matrix") -> None:
+    if W.dim() != 2:
+        raise ConfigError(f"{name} must have two axes (out, in), got {tuple(W.shape)}")
+    spec.check(W.shape, name)
+    if H is None and spec.needs_hessian:
+        raise ConfigError(f"{spec.SHORT} looks at inputs: give H (in, in), the mean of x xᵀ")
+    if H is not None and tuple(H.shape) != (W.shape[1], W.shape[1]):
+        raise ConfigError(f"H must be {W.shape[1]} x {W.shape[1]} for {name}, got {tuple(H.shape)}")
+    if not torch.isfinite(W).all():
+        raise ConfigError(f"{name} has values that are not finite")
+
+
+@torch.no_grad()
+def quantize_model(
+    model: nn.Module, spec: Ptq, seed: int = 0, hessians: Mapping[str, Tensor] | None = None
+) -> dict[str, Quantized]:
+    """Replace the block matrices of `model` in place, never the embedding or the head.
+
+    Returns name of linear -> Quantized. Raises: ConfigError before any matrix is touched.
+    """
+    found = dict(linears(model))
+    inputs = hessians or {}
+    for name, linear in found.items():
+        check(spec, linear.weight, inputs.get(name), name)
+    out = {n: spec.quantize(m.weight.detach(), inputs.get(n), seed) for n, m in found.items()}
+    for name, linear in found.items():
+        linear.weight.copy_(out[name].weight)  # bumps the version that weight caches look at
+    return out
+
+
+def model_bits(quantized: Mapping[str, Quantized]) -> Bits:
+    """Nominal and effective bits per weight over all matrices, each weighted by its weights."""
+    sizes = {k: math.prod(q.weight.shape) for k, q in quantized.items()}
+    return mean_bits({k: q.bits for k, q in quantized.items()}, sizes)

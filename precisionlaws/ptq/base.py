@@ -1,0 +1,72 @@
+"""What every PTQ method answers, and what it returns. Torch-free."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from precisionlaws.config import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits per weight. effective: all that is stored, by the size of the payload; parts sum to it."""
+
+    nominal: float
+    effective: float
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """One matrix after PTQ. payload: the packed tensors that are stored; they decode to `weight`."""
+
+    weight: "Tensor"  # (out, in), the numbers that a forward pass uses
+    payload: Mapping[str, "Tensor"]
+    bits: Bits
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ptq(Spec):
+    """Base of `conf/ptq`. A subclass has `bits`, as a field or, when fixed, as a class attribute."""
+
+    needs_hessian: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # at run time a name here would become the default of the field
+        bits: float  # nominal bits per weight; 16 means untouched
+
+    def check(self, shape: Sequence[int], name: str = "the matrix") -> None:
+        """Raise ConfigError if a matrix of this shape cannot be quantized; before any work."""
+
+    def quantize(self, W: "Tensor", H: "Tensor | None" = None, seed: int = 0) -> Quantized:
+        """W (out, in), H (in, in): mean of x xᵀ over calibration tokens."""
+        raise NotImplementedError
+
+    def decode(self, payload: Mapping[str, "Tensor"], shape: Sequence[int]) -> "Tensor":
+        """The weight that a payload stands for, bit for bit that of `quantize`."""
+        raise NotImplementedError
+
+
+def bits_of(payload: Mapping[str, "Tensor"], nominal: float, values: int) -> Bits:
+    """Bits per weight of a payload: the bytes that its tensors take."""
+    parts = {k: 8 * t.numel() * t.element_size() / values for k, t in payload.items()}
+    return Bits(nominal, sum(parts.values()), parts)
+
+
+def mean_bits(bits: Mapping[str, Bits], values: Mapping[str, int]) -> Bits:
+    """Bits per weight over several matrices, weighted by their numbers of weights."""
+    total = sum(values[k] for k in bits)
+
+    def mean(of: Mapping[str, float]) -> float:
+        return sum(of[k] * values[k] for k in bits) / total
+
+    names = {p for b in bits.values() for p in b.parts}
+    parts = {p: mean({k: b.parts.get(p, 0.0) for k, b in bits.items()}) for p in sorted(names)}
+    return Bits(
+        mean({k: b.nominal for k, b in bits.items()}),
+        mean({k: b.effective for k, b in bits.items()}),
+        parts,
+    )

@@ -1,0 +1,25 @@
+"""No PTQ: the run as it was trained."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from precisionlaws.ptq.base import Bits, Ptq, Quantized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoPtq(Ptq):
+    SHORT: ClassVar[str] = "none"
+    bits: ClassVar[int] = 16  # type: ignore[misc]
+
+    def normal(self) -> dict[str, Any] | None:
+        return None
+
+    def quantize(self, W: "Tensor", H: "Tensor | None" = None, seed: int = 0) -> Quantized:
+        return Quantized(W, {"weight": W}, Bits(16, 16, {"weight": 16}))
+
+    def decode(self, payload: "Mapping[str, Tensor]", shape: Sequence[int]) -> "Tensor":
+        return payload["weight"].view(*shape)
