@@ -63,7 +63,7 @@ def _flat_E(fit: "Fit", s: Solved) -> list[str]:
         return []
     return [
         f"E not identified: anything from {low:.2g} to {high:.2g} nats fits within 95% (lowest loss {top / 0.999:.3g}); "
-        "A, B, α and β move with it, efficiencies hardly"
+        f"A, B, α and β move with it{', efficiencies hardly' if fit.law.scales else ''}"
     ]
 
 
@@ -89,4 +89,8 @@ def _like_16(fit: "Fit") -> list[str]:
             low, high = fit.interval(f"eff_{role}({bits:g})")
             if high >= ALIKE:
                 alike.append(f"{role} at {bits:g} ({low:.2f} to {high:.2f})")
-    return [f"not told from 16 bits, eff interval reaches {ALIKE:g}: {', '.join(alike)}"] if alike else []
+    return (
+        [f"not told from 16 bits, eff interval reaches {ALIKE:g}: {', '.join(alike)}"]
+        if alike
+        else []
+    )

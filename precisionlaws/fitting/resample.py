@@ -6,8 +6,11 @@ family   clusters of (architecture, size, data, seed), whose members share initi
 run      bootstrap of runs: right only if runs are independent.
 wald     sandwich of the objective's curvature: right only if rows are independent.
 
-Draws are made in the space of the search (logs of positive parameters), jointly over all blocks, so that
-any function of the parameters can be pushed through them.
+Draws are joint over all blocks, so that any function of the parameters can be pushed through them. A
+jackknife draw is a random combination of the refits' deviations, taken in the fitted values, which the
+data determine, and then turned into the parameters that make those values: a straight line in parameters
+would leave the curved valley along which, say, E and α compensate each other, and predict losses that
+no refit ever did.
 """
 
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from precisionlaws.fitting.solve import derivatives, minimise
 from precisionlaws.laws.base import Array
 
 FEW = 20  # clusters: below, jackknife; above, bootstrap
+LANDING = 6  # Newton steps from a combination of parameters to the combination of fitted values
+GOOD = 1e-4  # Newton decrement relative to the objective: a refit is done, statistically
 METHODS = ("family", "run", "wald")
 
 
@@ -81,8 +86,10 @@ def _jackknife(
         W = (label[None, :] != names[:, None]).astype(float)
         near = minimise(s.block, np.repeat(s.u[None], G, 0), s.delta, W=W, tol=1e-8)
         refit = minimise(s.block, near.u, s.delta, W=W, exact=True)
-        out.append(_inside(s.block, s.u + z @ (refit.u - s.u)))
-        ok.append(refit.converged)
+        fitted = s.block.predict(s.u[None])
+        y = fitted + z @ (s.block.predict(refit.u) - fitted)
+        out.append(minimise(s.block, s.u + z @ (refit.u - s.u), np.inf, y=y, steps=LANDING).u)
+        ok.append(refit.decrement < GOOD)
     method = f"delete-one-family jackknife (CR3), t with {G - 1} degrees of freedom"
     return Draws(u=tuple(out), method=method, clusters=G, converged=float(np.mean(ok)))
 
@@ -112,7 +119,7 @@ def _bootstrap(
             tol=1e-8,
         )
         out.append(_inside(s.block, s.u + factor * (refit.u - s.u)))
-        ok.append(refit.converged)
+        ok.append(refit.decrement < GOOD)
     method = f"bootstrap of {G} {'families, widened by √(G/(G−1))·t/z' if inflate else 'runs'}"
     return Draws(u=tuple(out), method=method, clusters=G, converged=float(np.mean(ok)))
 

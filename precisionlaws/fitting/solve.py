@@ -27,6 +27,7 @@ class Solution:
     u: Array  # (B, p)
     value: Array  # (B,)
     converged: Array  # (B,) Newton decrement below tolerance
+    decrement: Array  # (B,) relative to the value
 
 
 def minimise(
@@ -35,32 +36,38 @@ def minimise(
     delta: float,
     *,
     W: Array | None = None,
+    y: Array | None = None,
     lower: Array | None = None,
     upper: Array | None = None,
     exact: bool = False,
     tol: float = 1e-10,
     steps: int = 80,
 ) -> Solution:
-    """Local minima from the rows of `u`; W is (n,) or (B, n); bounds are (p,) or (B, p)."""
+    """Local minima from the rows of `u`; W and y (the block's, unless given) are (n,) or (B, n), bounds (p,) or (B, p)."""
     B, p = u.shape
     n = len(block.y)
-    W = np.ones((1, n)) if W is None else np.atleast_2d(W)
-    W = np.broadcast_to(W, (B, n))
+    W = np.broadcast_to(1.0 if W is None else W, (B, n))
+    y = np.broadcast_to(block.y if y is None else y, (B, n))
     lo = np.broadcast_to(block.lower if lower is None else lower, (B, p))
     hi = np.broadcast_to(block.upper if upper is None else upper, (B, p))
     size = max(8, FLOATS // (p * n))
     parts = [
-        _descend(block, u[s], delta, W[s], lo[s], hi[s], exact, tol, steps)
+        _descend(block, u[s], delta, y[s], W[s], lo[s], hi[s], exact, tol, steps)
         for s in (slice(i, i + size) for i in range(0, B, size))
     ]
-    return Solution(u=np.concatenate([q.u for q in parts]), value=np.concatenate([q.value for q in parts]),
-                    converged=np.concatenate([q.converged for q in parts]))  # fmt: skip
+    return Solution(
+        **{
+            name: np.concatenate([getattr(q, name) for q in parts])
+            for name in Solution.__dataclass_fields__
+        }
+    )
 
 
 def _descend(
     block: Block,
     u: Array,
     delta: float,
+    y: Array,
     W: Array,
     lo: Array,
     hi: Array,
@@ -70,14 +77,18 @@ def _descend(
 ) -> Solution:
     u = np.clip(u, lo, hi)
     B = len(u)
-    done_u, done_F, done = u.copy(), np.full(B, np.inf), np.zeros(B, bool)
+    out = Solution(
+        u=u.copy(),
+        value=np.full(B, np.inf),
+        converged=np.zeros(B, bool),
+        decrement=np.full(B, np.inf),
+    )
     live, damping = np.arange(B), np.full(B, 1e-3)
-    F, g, H, diag = derivatives(block, u, delta, W, exact)
-    done_F[:] = F
+    F, g, H, diag = derivatives(block, u, delta, W, exact, y)
     for it in range(steps):
         step, decrement = _step(u, g, H, diag, damping, lo, hi, exact)
         trial = np.clip(u + step, lo, hi)
-        F2, g2, H2, diag2 = derivatives(block, trial, delta, W, exact)
+        F2, g2, H2, diag2 = derivatives(block, trial, delta, W, exact, y)
         moved = trial - u
         with np.errstate(all="ignore"):
             predicted = -(g * moved).sum(1) - 0.5 * np.einsum("bi,bij,bj->b", moved, H, moved)
@@ -96,13 +107,15 @@ def _descend(
         F, H = np.where(better, F2, F), np.where(better[:, None, None], H2, H)
         stop = small | (damping > 1e10) | (it == steps - 1)
         if stop.any():
-            done_u[live[stop]], done_F[live[stop]], done[live[stop]] = u[stop], F[stop], small[stop]
+            at = live[stop]
+            out.u[at], out.value[at], out.converged[at] = u[stop], F[stop], small[stop]
+            out.decrement[at] = decrement[stop] / (F[stop] + 1e-300)
             go = ~stop
             if not go.any():
                 break
             live, u, F, g, H, diag = live[go], u[go], F[go], g[go], H[go], diag[go]
-            damping, W, lo, hi = damping[go], W[go], lo[go], hi[go]
-    return Solution(u=done_u, value=done_F, converged=done)
+            damping, y, W, lo, hi = damping[go], y[go], W[go], lo[go], hi[go]
+    return out
 
 
 def _step(
@@ -133,12 +146,12 @@ def _step(
 
 
 def derivatives(
-    block: Block, u: Array, delta: float, W: Array, exact: bool
+    block: Block, u: Array, delta: float, W: Array, exact: bool, y: Array | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """Objective, gradient, (Gauss-)Newton Hessian, and the diagonal that scales a step."""
     f, J = block.jacobian(u)
     with np.errstate(all="ignore"):
-        r = block.y - f
+        r = (block.y if y is None else y) - f
         psi = np.clip(r, -delta, delta)
         F = huber(r, W, delta)
         g = -np.matmul(J, (W * psi)[..., None])[..., 0]
@@ -176,7 +189,7 @@ def search(block: Block, delta: float, W: Array | None = None) -> Solution:
     u = minimise(block, u, delta, W=W, tol=1e-9).u
     found = minimise(block, u, delta, W=W, exact=True, tol=1e-13, steps=120)
     order = np.argsort(found.value, kind="stable")
-    return Solution(u=found.u[order], value=found.value[order], converged=found.converged[order])
+    return Solution(**{name: getattr(found, name)[order] for name in Solution.__dataclass_fields__})
 
 
 def screen(block: Block, W: Array) -> Array:

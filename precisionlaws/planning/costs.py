@@ -10,7 +10,10 @@ from typing import Any
 
 FLOPS_PER_TOKEN = 6.0  # per parameter, forward and backward
 
-COSTS: Mapping[str, Callable[[Any], Any]] = {"paper": lambda P: P / 16.0, "flat": lambda P: P * 0.0 + 1.0}
+COSTS: Mapping[str, Callable[[Any], Any]] = {
+    "paper": lambda P: P / 16.0,
+    "flat": lambda P: P * 0.0 + 1.0,
+}
 
 
 def relative_cost(name: str) -> Callable[[Any], Any]:

@@ -12,11 +12,16 @@ from precisionlaws.planning.widths import Widths
 if TYPE_CHECKING:
     import pandas as pd
 
+NEAR = 1.15  # of the largest measured value: not worth a word
 VAGUE = 100.0  # ratio of the ends of an interval beyond which a quantity is called undetermined
 
 
 def doubts(
-    fit: Fit, table: Widths, answer: Mapping[str, float], samples: Mapping[str, Array], critical: "pd.DataFrame"
+    fit: Fit,
+    table: Widths,
+    answer: Mapping[str, float],
+    samples: Mapping[str, Array],
+    critical: "pd.DataFrame",
 ) -> list[str]:
     """Warnings of a plan, most basic first."""
     out = []
@@ -26,12 +31,16 @@ def doubts(
     vague = [k for k in ("N", "D") if _ratio(samples[k]) > VAGUE]
     if vague:
         tail = "; the best width does not depend on them" if table.roles else ""
-        out.append(f"{' and '.join(vague)} not determined: the 95% interval spans a factor of more than {VAGUE:g}{tail}")
+        out.append(
+            f"{' and '.join(vague)} not determined: the 95% interval spans a factor of more than {VAGUE:g}{tail}"
+        )
     if "E" in fit.certificate.bounds:
         out.append("E is at its bound: the loss far beyond the data is a guess within its interval")
     if table.roles:
         out += _about_widths(fit, table, answer)
-    beyond = [f"{P:g}" for P in critical["P_post"][critical["extrapolated"]]] if len(critical) else []
+    beyond = (
+        [f"{P:g}" for P in critical["P_post"][critical["extrapolated"]]] if len(critical) else []
+    )
     if beyond:
         out.append(f"D_crit at {', '.join(beyond)} bits lies beyond the largest D measured")
     return out
@@ -41,10 +50,14 @@ def _far(fit: Fit, answer: Mapping[str, float]) -> list[str]:
     out = []
     for column in ("N", "D"):
         top, bottom = float(fit.rows[column].max()), float(fit.rows[column].min())
-        if answer[column] > top:
-            out.append(f"{column} = {answer[column]:.3g} is {np.log10(answer[column] / top):.1f} decades above the largest measured ({top:.3g})")
-        elif answer[column] < bottom:
-            out.append(f"{column} = {answer[column]:.3g} is {np.log10(bottom / answer[column]):.1f} decades below the smallest measured ({bottom:.3g})")
+        if answer[column] > NEAR * top:
+            out.append(
+                f"{column} = {answer[column]:.3g} is {np.log10(answer[column] / top):.1f} decades above the largest measured ({top:.3g})"
+            )
+        elif answer[column] < bottom / NEAR:
+            out.append(
+                f"{column} = {answer[column]:.3g} is {np.log10(bottom / answer[column]):.1f} decades below the smallest measured ({bottom:.3g})"
+            )
     return out
 
 
@@ -52,13 +65,21 @@ def _about_widths(fit: Fit, table: Widths, answer: Mapping[str, float]) -> list[
     out = []
     absent = [r for r in ROLES if r not in table.roles]
     if absent:
-        out.append(f"{', '.join(absent)} never below 16 bits in the data: taken as costless at P bits")
+        out.append(
+            f"{', '.join(absent)} never below 16 bits in the data: taken as costless at P bits"
+        )
     if answer["P"] <= table.P[0]:
-        out.append(f"the best width is the smallest trained in every role ({table.P[0]:g} bits): a smaller one may be better")
+        out.append(
+            f"the best width is the smallest trained in every role ({table.P[0]:g} bits): a smaller one may be better"
+        )
     if not fit.law.scales or all(t.CONTINUOUS for t in fit.law.scales):
-        out.append("the interval of P is that of the formula; neff_free gives it from the measured widths alone")
+        out.append(
+            "the interval of P is that of the formula; neff_free gives it from the measured widths alone"
+        )
     elif not table.trained[list(table.P).index(answer["P"])]:
-        out.append(f"{answer['P']:g} bits was not trained in every role: its efficiency is interpolated")
+        out.append(
+            f"{answer['P']:g} bits was not trained in every role: its efficiency is interpolated"
+        )
     return out
 
 

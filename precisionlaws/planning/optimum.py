@@ -19,7 +19,9 @@ from precisionlaws.planning.widths import efficiency
 GRID = 0.05  # bits: fine enough to bracket the one maximum of a formula in P
 
 
-def split(law: Law, p: Mapping[str, Any], K: Any, eff: Any, fixed: Mapping[str, float]) -> tuple[Any, Any, Any]:
+def split(
+    law: Law, p: Mapping[str, Any], K: Any, eff: Any, fixed: Mapping[str, float]
+) -> tuple[Any, Any, Any]:
     """N, D and the base's loss where N·D = K, for N_eff = N·eff."""
     if "N" in fixed:
         N = K * 0.0 + fixed["N"]
@@ -62,7 +64,13 @@ def best_width(
 
 
 def wasted(
-    law: Law, p: Mapping[str, Any], K: Array, eff: Array, star: Array, fixed: Mapping[str, float], loss: Array
+    law: Law,
+    p: Mapping[str, Any],
+    K: Array,
+    eff: Array,
+    star: Array,
+    fixed: Mapping[str, float],
+    loss: Array,
 ) -> Array:
     """Share of the budget that width P wastes when N or D is fixed: what the best width, `star`, could do without.
 
@@ -75,7 +83,7 @@ def wasted(
         middle = 0.5 * (low + high)
         worse = split(law, p, K_best * np.exp(middle), eff_best, fixed)[2] > loss
         low, high = np.where(worse, middle, low), np.where(worse, high, middle)
-    return -np.expm1(high)
+    return np.maximum(-np.expm1(high), 0.0)
 
 
 def _golden(fn: Callable[[Any], Any], log_K: Any) -> Any:

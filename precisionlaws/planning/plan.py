@@ -42,7 +42,9 @@ class Plan:
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Interval of N, D, P, loss or D_crit(P)."""
         if name not in self.samples:
-            raise ValueError(f"no quantity {name!r} in this plan; there are {', '.join(self.samples)}")
+            raise ValueError(
+                f"no quantity {name!r} in this plan; there are {', '.join(self.samples)}"
+            )
         return quantiles(self.samples[name], level)
 
     def to_json(self) -> str:
@@ -59,14 +61,19 @@ class Plan:
         return summary(self)
 
 
-def plan(fit: Fit, *, flops: float, cost: str = "paper", fixed: Mapping[str, float] | None = None) -> Plan:
+def plan(
+    fit: Fit, *, flops: float, cost: str = "paper", fixed: Mapping[str, float] | None = None
+) -> Plan:
     """The N, D and P of least loss for a training budget; `fixed` holds N, D or P."""
     fixed = {k: float(v) for k, v in (fixed or {}).items()}
     c = relative_cost(cost)
     table = widths(fit)
     _check(fit, flops, fixed, table)
     point = {k: np.array([v]) for k, v in fit.params.items()}
-    both = [_solve(fit, p, eff, table, flops, c, fixed) for p, eff in ((point, table.eff[None]), (fit.samples, table.draws))]
+    both = [
+        _solve(fit, p, eff, table, flops, c, fixed)
+        for p, eff in ((point, table.eff[None]), (fit.samples, table.draws))
+    ]
     answer, samples = {k: float(v[0]) for k, v in both[0].items()}, both[1]
     regret = _regret(fit, table, flops, c, fixed)
     critical, more = _critical(fit, answer, samples)
@@ -86,7 +93,13 @@ def quantiles(draws: Array, level: float) -> tuple[float, float]:
 
 
 def _solve(
-    fit: Fit, p: Mapping[str, Array], eff: Array, table: Widths, flops: float, c: Any, fixed: Mapping[str, float]
+    fit: Fit,
+    p: Mapping[str, Array],
+    eff: Array,
+    table: Widths,
+    flops: float,
+    c: Any,
+    fixed: Mapping[str, float],
 ) -> dict[str, Array]:
     """N, D, P and loss of each draw, (R,)."""
     R = len(eff)
@@ -104,11 +117,21 @@ def _solve(
         at = efficiency(fit.law, p, P, table.roles)
     else:
         at = eff[np.arange(R), np.searchsorted(table.P, P)]
-    N, D, loss = split(fit.law, p, budget / c(P), at, {k: v for k, v in rest.items() if len(rest) == 1 or k == "N"})
+    N, D, loss = split(
+        fit.law, p, budget / c(P), at, {k: v for k, v in rest.items() if len(rest) == 1 or k == "N"}
+    )
     return {"N": N + 0.0 * at, "D": D + 0.0 * at, "P": P, "loss": loss}
 
 
-def _merit(fit: Fit, p: Mapping[str, Array], eff: Array, table: Widths, budget: float, c: Any, rest: Mapping[str, float]) -> Array:
+def _merit(
+    fit: Fit,
+    p: Mapping[str, Array],
+    eff: Array,
+    table: Widths,
+    budget: float,
+    c: Any,
+    rest: Mapping[str, float],
+) -> Array:
     """What the best width maximises, (R, W): eff/c, or −loss if N or D is fixed."""
     if not rest:
         return np.where(np.isnan(eff), 0.0, eff) / c(table.P)
@@ -117,7 +140,9 @@ def _merit(fit: Fit, p: Mapping[str, Array], eff: Array, table: Widths, budget: 
     return np.where(np.isnan(loss), -np.inf, -loss)
 
 
-def _regret(fit: Fit, table: Widths, flops: float, c: Any, fixed: Mapping[str, float]) -> "pd.DataFrame":
+def _regret(
+    fit: Fit, table: Widths, flops: float, c: Any, fixed: Mapping[str, float]
+) -> "pd.DataFrame":
     """By whole width: how much of the budget it wastes against the best whole width."""
     import pandas as pd
 
@@ -132,7 +157,9 @@ def _regret(fit: Fit, table: Widths, flops: float, c: Any, fixed: Mapping[str, f
         best = np.bincount(star, minlength=len(table.P)) / len(star)
         if rest:
             q = {k: v[:, None] for k, v in p.items()}
-            waste.append(wasted(fit.law, q, budget / c(table.P) + 0.0 * eff, eff, star, rest, -merit))
+            waste.append(
+                wasted(fit.law, q, budget / c(table.P) + 0.0 * eff, eff, star, rest, -merit)
+            )
         else:
             waste.append(1 - merit / merit.max(1, keepdims=True))
     gain = np.where(np.isnan(table.draws), 0.0, table.draws) / c(table.P)
@@ -144,7 +171,9 @@ def _regret(fit: Fit, table: Widths, flops: float, c: Any, fixed: Mapping[str, f
     })  # fmt: skip
 
 
-def _critical(fit: Fit, answer: Mapping[str, float], samples: Mapping[str, Array]) -> "tuple[pd.DataFrame, dict[str, Array]]":
+def _critical(
+    fit: Fit, answer: Mapping[str, float], samples: Mapping[str, Array]
+) -> "tuple[pd.DataFrame, dict[str, Array]]":
     """δ at the plan's N and D, and D_crit, for each width that was rounded to."""
     import pandas as pd
 
@@ -154,9 +183,13 @@ def _critical(fit: Fit, answer: Mapping[str, float], samples: Mapping[str, Array
     for P in known:
         x = {"P_post": np.array(P)}
         with np.errstate(all="ignore"):
-            D, cloud = (sum(t.critical_D(p, at["N"], P) for t in terms) for p, at in ((fit.params, answer), (fit.samples, samples)))
+            D, cloud = (
+                sum(t.critical_D(p, at["N"], P) for t in terms)
+                for p, at in ((fit.params, answer), (fit.samples, samples))
+            )
             delta, spread = (
-                sum(t.penalty(p, at["N"], at["D"], x) for t in terms) for p, at in ((fit.params, answer), (fit.samples, samples))
+                sum(t.penalty(p, at["N"], at["D"], x) for t in terms)
+                for p, at in ((fit.params, answer), (fit.samples, samples))
             )
         # Where δ does not grow with D there is no such point: infinitely many tokens.
         draws[f"D_crit({P:g})"] = np.where(fit.samples["gamma_D"] > 0, cloud, np.inf)
@@ -173,7 +206,9 @@ def _width_left(c_needed: float, c: Any, table: Widths) -> float:
     cost = c(table.P)
     if not cost.min() <= c_needed <= cost.max() * (1 + 1e-9) or cost.min() == cost.max():
         span = f"{table.P[0]:g} to {table.P[-1]:g}"
-        raise ValueError(f"no width from {span} bits makes the fixed N and D cost the budget exactly; fix only one of them")
+        raise ValueError(
+            f"no width from {span} bits makes the fixed N and D cost the budget exactly; fix only one of them"
+        )
     return float(np.max(table.P[cost <= c_needed * (1 + 1e-9)]))
 
 
@@ -185,12 +220,18 @@ def _check(fit: Fit, flops: float, fixed: Mapping[str, float], table: Widths) ->
         raise ValueError(f"fixed may hold N, D and P, got {', '.join(unknown)}")
     bad = [f"{k} = {v:g}" for k, v in fixed.items() if not (np.isfinite(v) and v > 0)]
     if bad or len(fixed) == 3:
-        raise ValueError(f"fixed must leave something to choose and be positive: {', '.join(bad) or 'N, D and P are all fixed'}")
+        raise ValueError(
+            f"fixed must leave something to choose and be positive: {', '.join(bad) or 'N, D and P are all fixed'}"
+        )
     if "P" not in fixed:
         return
     P = fixed["P"]
     if continuous(fit.law):
         if not table.P[0] <= P <= OFF:
-            raise ValueError(f"P must be from {table.P[0]:g} (the smallest width trained in every role) to 16 bits, got {P:g}")
+            raise ValueError(
+                f"P must be from {table.P[0]:g} (the smallest width trained in every role) to 16 bits, got {P:g}"
+            )
     elif P not in table.P:
-        raise ValueError(f"P must be one of {', '.join(f'{b:g}' for b in table.P)} bits, got {P:g}: {fit.law.full_name} knows no other")
+        raise ValueError(
+            f"P must be one of {', '.join(f'{b:g}' for b in table.P)} bits, got {P:g}: {fit.law.full_name} knows no other"
+        )

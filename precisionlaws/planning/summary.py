@@ -14,7 +14,9 @@ def summary(plan: "Plan", level: float = 0.95) -> str:
     lines = [f"{plan.law}: {plan.flops:.3g} FLOP, cost {plan.cost}{held}"]
     for name, unit in UNITS.items():
         low, high = plan.interval(name, level)
-        lines.append(f"  {name:<5}{getattr(plan, name):>12.5g}   {level:.0%} {low:.4g} to {high:.4g}  {unit}")
+        lines.append(
+            f"  {name:<5}{getattr(plan, name):>12.5g}   {level:.0%} {low:.4g} to {high:.4g}  {unit}"
+        )
     if len(plan.regret) > 1:
         lines += ["", *_widths(plan)]
     if len(plan.critical):

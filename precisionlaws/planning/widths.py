@@ -31,11 +31,20 @@ def widths(fit: Fit) -> Widths:
     """The efficiencies a fit implies."""
     roles, R = fit.measured, len(next(iter(fit.samples.values())))
     if not fit.law.scales or not roles:
-        return Widths(P=np.array([OFF]), eff=np.ones(1), draws=np.ones((R, 1)), trained=np.array([True]), roles=())
+        return Widths(
+            P=np.array([OFF]),
+            eff=np.ones(1),
+            draws=np.ones((R, 1)),
+            trained=np.array([True]),
+            roles=(),
+        )
     P = np.arange(np.ceil(max(min(b) for b in roles.values())), OFF + 1)
     trained = np.array([all(b in known or b >= OFF for known in roles.values()) for b in P])
     if continuous(fit.law):
-        eff, draws = (efficiency(fit.law, p, P, tuple(roles)) for p in (_columns(fit.params), _columns(fit.samples)))
+        eff, draws = (
+            efficiency(fit.law, p, P, tuple(roles))
+            for p in (_columns(fit.params), _columns(fit.samples))
+        )
         eff = eff[0]
     else:
         eff, draws = np.ones(len(P)), np.ones((R, len(P)))
@@ -65,7 +74,10 @@ def isotonic(y: Array, weight: Array) -> Array:
     start, before = np.concatenate([np.zeros((len(y), 1)), total], 1), np.concatenate([[0.0], mass])
     out = np.empty_like(y)
     for i in range(W):
-        means = [[(total[:, k] - start[:, j]) / (mass[k] - before[j]) for k in range(i, W)] for j in range(i + 1)]
+        means = [
+            [(total[:, k] - start[:, j]) / (mass[k] - before[j]) for k in range(i, W)]
+            for j in range(i + 1)
+        ]
         out[:, i] = np.max([np.min(row, axis=0) for row in means], axis=0)
     return out
 
@@ -74,8 +86,12 @@ def _monotone(fit: Fit, role: str, known: tuple[float, ...]) -> tuple[Array, Arr
     both = [fit.quantity(f"eff_{role}({b:g})") for b in known]
     point, draws = np.array([v for v, _ in both]), np.stack([d for _, d in both], 1)
     q = np.quantile(draws, [0.16, 0.84], axis=0)
-    weight = 1 / np.maximum((q[1] - q[0]) / 2, 1e-9) ** 2  # of the draws' bulk: their tails are Student's
-    return np.minimum(isotonic(point[None], weight)[0], 1.0), np.minimum(isotonic(draws, weight), 1.0)
+    weight = (
+        1 / np.maximum((q[1] - q[0]) / 2, 1e-9) ** 2
+    )  # of the draws' bulk: their tails are Student's
+    return np.minimum(isotonic(point[None], weight)[0], 1.0), np.minimum(
+        isotonic(draws, weight), 1.0
+    )
 
 
 def _between(P: Array, known: tuple[float, ...], eff: Array) -> Array:
