@@ -109,7 +109,7 @@ def parse_one(text: str, name: str) -> Axis:
     from hydra.core.override_parser.types import OverrideType
     from hydra.errors import HydraException
 
-    if "=" not in text:
+    if not text.partition("=")[0] or "=" not in text:
         raise ConfigError(f"cannot read override {text!r}: write FIELD=VALUE, e.g. size=20k")
     try:
         parser = OverridesParser.create(config_loader=loader())

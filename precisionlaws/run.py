@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from precisionlaws.config import ConfigError, Spec, count, dumps, neutral, normal_json, ranged
+from precisionlaws.config import ConfigError, Spec, count, dumps, normal_json, ranged
 from precisionlaws.data.base import Data
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts
@@ -102,13 +102,20 @@ class RunConfig(Spec):
     @functools.cached_property
     def shape_key(self) -> str:
         """Model and size: with the seed, all that initialization and batches depend on."""
-        return digest(f"{normal_json(self.model)};{normal_json(self.size)}")
+        return digest(f"{normal_json(self.model.resolved(self.size))};{normal_json(self.size)}")
 
     def resolved(self, fingerprint: str) -> dict[str, Any]:
         """Everything that decides the numbers, rules replaced by what they give."""
-        parts = self.acting() | {"optim": self.optimizer, "batch": self.batch, "steps": self.steps}
+        parts = self.acting() | {
+            "model": self.model.resolved(self.size),
+            "optim": self.optimizer,
+            "data": {"stream": fingerprint} | self.data.stream(),
+            "batch": self.batch,
+            "steps": self.steps,
+            "numerics": NUMERICS,
+        }
         del parts["tokens"], parts["batch_tokens"]
-        return parts | {"data": {"stream": fingerprint} | self.data.stream(), "numerics": NUMERICS}
+        return parts
 
     def prefix(self) -> str:
         return f"{self.model.SHORT}-d{self.size.depth}w{self.size.width}-{self.D}-{self.quant.label()}-s{self.seed}"
@@ -165,7 +172,7 @@ def family(run: RunConfig, fingerprint: str | None = None) -> str:
 def eval_id(ptq: Ptq) -> str:
     """Names a point within its run: 'final' for the loss as trained."""
     text = normal_json(ptq)
-    return f"{ptq.SHORT}{ptq.bits}-{digest(text)}" if text else "final"
+    return f"{ptq.SHORT}{ptq.bits:g}-{digest(text)}" if text else "final"
 
 
 def compose(overrides: Iterable[str] = ()) -> RunConfig:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from precisionlaws import store
 from precisionlaws.config import ConfigError
 from precisionlaws.models.parts import initialize
-from precisionlaws.quant.attach import attach
+from precisionlaws.quant import attach
 from precisionlaws.run import RunConfig
 
 LOG = ("step", "loss", "lr", "grad_norm")  # one row per step

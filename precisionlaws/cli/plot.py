@@ -1,0 +1,42 @@
+"""precisionlaws plot: figures from fits."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from precisionlaws.cli.shared import Out
+
+
+def command(
+    kind: Annotated[str, typer.Argument(help="optimal-bits, ptq or fit.")],
+    fits: Annotated[list[Path], typer.Argument(help="Fits as JSON (precisionlaws fit -o).")],
+    out: Out = None,
+) -> None:
+    """Draw one figure; the ending of --out decides the format (default KIND.png)."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from precisionlaws.plots import plot
+
+    data = [read_fit(path) for path in fits]
+    path = out or Path(f"{kind}.png")
+    figure = plot(kind, data if len(data) > 1 else data[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    print(path)
+
+
+def read_fit(path: Path) -> Any:
+    """Raises: ConfigError when the file is not a fit."""
+    from precisionlaws.config import ConfigError
+    from precisionlaws.fitting import Fit
+
+    try:
+        return Fit.from_json(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; make one with precisionlaws fit -o"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not a fit of precisionlaws: {error}") from None

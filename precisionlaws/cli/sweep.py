@@ -1,0 +1,86 @@
+"""precisionlaws sweep: a study."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from precisionlaws.cli.shared import Json, Overrides, StoreOption, print_json
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A study in sweeps/, or a yaml file.")],
+    overrides: Overrides = None,
+    store: StoreOption = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it would cost; run nothing.")
+    ] = False,
+    retry: Annotated[
+        str | None, typer.Option("--retry", help="'failed': also runs that failed before.")
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first failure.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run a study, or go on with it: finished runs are never repeated."""
+    if retry not in (None, "failed"):
+        raise ValueError(f"--retry takes 'failed', got {retry!r}")
+    from precisionlaws.store import Store
+    from precisionlaws.sweep.points import study
+    from precisionlaws.sweep.schedule import progress
+
+    plan, files = study(name, overrides or []), Store(store)
+    if dry_run:
+        from precisionlaws.sweep.dry_run import estimate, table
+
+        numbers = estimate(plan, progress(files, plan.points))
+        print_json(numbers) if json else print(table(numbers))
+        return
+    raise typer.Exit(run(plan, files, retry == "failed", fail_fast, json))
+
+
+def run(plan: Any, files: Any, retry: bool, fail_fast: bool, json: bool) -> int:
+    import signal
+    import sys
+
+    from precisionlaws.sweep.engine import run_study
+    from precisionlaws.sweep.live import Live
+    from precisionlaws.sweep.schedule import progress
+
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a scheduler's polite stop is a Ctrl-C
+    try:
+        outcome = run_study(plan, files, Live(), retry=retry, fail_fast=fail_fast)
+    except KeyboardInterrupt:
+        left = len(progress(files, plan.points).missing(plan.points))
+        print(
+            f"interrupted; {left} of {len(plan.points)} points to go: the same command goes on",
+            file=sys.stderr,
+        )
+        return 130
+    now = progress(files, plan.points)
+    left = now.missing(plan.points)
+    numbers = {
+        "study": plan.name,
+        "store": str(files.root),
+        "points": len(plan.points),
+        "finished": len(plan.points) - len(left) - len(now.diverged),
+        "diverged": sorted(now.diverged),
+        "failed": outcome.failed | outcome.skipped,
+    }
+    print_json(numbers) if json else print(words(numbers, len(outcome.skipped)))
+    return 1 if numbers["failed"] or left else 0
+
+
+def words(numbers: dict[str, Any], skipped: int) -> str:
+    lines = [
+        f"{numbers['study']}: {numbers['finished']} of {numbers['points']} points in {numbers['store']}"
+    ]
+    if numbers["diverged"]:
+        lines.append(f"diverged (recorded, not fitted): {', '.join(numbers['diverged'])}")
+    lines += [f"failed: {run}: {error}" for run, error in numbers["failed"].items()]
+    if skipped:
+        lines.append("runs that failed before are tried again with --retry failed")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Sweeps: from a study to a store with every point in it."""

@@ -1,0 +1,89 @@
+"""`sweep` and `quantize` for Python; the commands do the same and show progress."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from precisionlaws.compose import expand, option
+from precisionlaws.config import ConfigError, build
+from precisionlaws.ptq.base import Ptq
+from precisionlaws.run import Exec, RunConfig, eval_id, run_id
+from precisionlaws.store import Store, load
+from precisionlaws.sweep.engine import run_study
+from precisionlaws.sweep.launchers.local import Local
+from precisionlaws.sweep.live import Live
+from precisionlaws.sweep.points import PARTS, Point, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def sweep(
+    points: Iterable[Point], store: str | Path = "results", launcher: Local | None = None
+) -> "pd.DataFrame":
+    """Compute every point that the store has not; the frame of all of them.
+
+    Raises: RuntimeError naming the runs that failed, after all others are done.
+    """
+    chosen = tuple(points)
+    study = Study(
+        name="points", points=chosen, exec=default("exec"), launcher=launcher or Local(workers=None)
+    )
+    outcome = run_study(study, Store(store), Live(out=io.StringIO()), retry=True)
+    if outcome.failed:
+        raise RuntimeError(f"{len(outcome.failed)} runs failed: {outcome.failed}")
+    frame = load(store)
+    wanted = {(p.run_id, p.eval_id) for p in chosen}
+    return frame[[k in wanted for k in zip(frame.run_id, frame.eval_id, strict=True)]].reset_index(
+        drop=True
+    )
+
+
+def default(part: str) -> Exec:
+    return build(option(part, "default"), Exec)  # type: ignore[return-value]
+
+
+def quantize(
+    store: str | Path, method: str, bits: str, options: Sequence[str] = (), where: str | None = None
+) -> "pd.DataFrame":
+    """PTQ of every finished run of a store whose weights were trained unquantized; the new points' rows.
+
+    bits: widths with commas between. options: 'group=32', 'granularity=row'.
+    Raises: ConfigError for a method, width or option that does not exist, or a damaged checkpoint.
+    """
+    from precisionlaws.sweep.quantize import quantize_run
+    from precisionlaws.training.unit import stored_config
+    from precisionlaws.where import where as chosen_rows
+
+    ptqs = methods(method, bits, options)
+    frame = load(store)
+    rows = chosen_rows(frame, where) if where else frame
+    files, names = Store(store), []
+    for name in dict.fromkeys(
+        rows[(rows.eval_id == "final") & (rows.P_w == 16) & (rows.status == "finished")].run_id
+    ):
+        run, fingerprint = stored_config(files.run(name) / "config.yaml")
+        same_data(run, name, fingerprint)
+        quantize_run(run, ptqs, files, default("exec"))
+        names.append(name)
+    if not names:
+        raise ConfigError(
+            f"store {str(store)!r} has no finished run with unquantized weights to quantize here"
+        )
+    frame, ids = load(store), {eval_id(p) for p in ptqs}
+    return frame[frame.run_id.isin(names) & frame.eval_id.isin(ids)].reset_index(drop=True)
+
+
+def methods(method: str, bits: str, options: Sequence[str]) -> list[Ptq]:
+    texts = [f"ptq={method}", f"ptq.bits={bits}", *(f"ptq.{o}" for o in options)]
+    return expand(texts, "job", RunConfig, PARTS)[1]["ptq"]
+
+
+def same_data(run: RunConfig, name: str, fingerprint: str) -> None:
+    """δ must be measured on the sequences that the run was measured on."""
+    if run.data.fingerprint() != fingerprint or run_id(run) != name:
+        raise ConfigError(
+            f"run {name} was trained on data {fingerprint[:12]}, {run.data.origin()} holds "
+            f"{run.data.fingerprint()[:12]} here: install the same version"
+        )

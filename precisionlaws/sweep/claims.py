@@ -1,0 +1,103 @@
+"""Leases: who works on a unit. They save work and are never needed for correctness, since the first
+published result wins.
+
+A lease is a file whose content its worker rewrites every few seconds. Others watch the *content* by
+their own clock (clocks and mtimes differ between machines); one that stays the same for a minute, or
+whose process is gone from this host, may be taken over.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from precisionlaws.store import write
+
+BEAT_SECONDS = 5.0
+LEASE_SECONDS = 60.0
+
+
+class Lease:
+    """A held claim; beats in a thread until released."""
+
+    def __init__(self, path: Path, owner: dict[str, object]):
+        self.path, self.owner, self.beat = path, owner, 0
+        self.done = threading.Event()
+        threading.Thread(target=self.keep, daemon=True).start()
+
+    def keep(self) -> None:
+        while not self.done.wait(BEAT_SECONDS):
+            self.beat += 1
+            with suppress(OSError):  # a full disk must not end the work that could free it
+                write(self.path, text(self.owner, self.beat))
+
+    def release(self) -> None:
+        self.done.set()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def text(owner: dict[str, object], beat: int) -> str:
+    return json.dumps(owner | {"beat": beat})
+
+
+def acquire(path: Path, stale: str | None = None) -> Lease | None:
+    """The lease at `path` if it is free, or if its content is still the `stale` one; else None."""
+    owner: dict[str, object] = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "id": uuid.uuid4().hex,
+    }
+    if stale is not None:
+        bury(path, stale)
+    return Lease(path, owner) if write(path, text(owner, 0), replace=False) else None
+
+
+def bury(path: Path, stale: str) -> None:
+    """Remove a dead lease unless somebody renewed it meanwhile: rename first, then look."""
+    grave = path.with_suffix(f".{uuid.uuid4().hex}.stale")
+    with suppress(FileNotFoundError):
+        os.rename(path, grave)
+        if grave.read_text() != stale:
+            with suppress(FileExistsError):
+                os.link(grave, path)
+        grave.unlink()
+
+
+class Watcher:
+    """Decides whether another's lease is alive; remembers since when each content was seen."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Path, tuple[str, float]] = {}
+
+    def held(self, path: Path) -> tuple[bool, str | None]:
+        """(somebody is working there, content of a dead lease that may be taken over)."""
+        try:
+            content = path.read_text()
+        except FileNotFoundError:
+            return False, None
+        if gone(content):
+            return False, content
+        before, since = self.seen.get(path, ("", 0.0))
+        if content != before:
+            self.seen[path] = (content, time.monotonic())
+            return True, None
+        return (True, None) if time.monotonic() - since < LEASE_SECONDS else (False, content)
+
+
+def gone(content: str) -> bool:
+    """Whether the owner was a process of this host that has ended."""
+    try:
+        owner = json.loads(content)
+        if owner["host"] != socket.gethostname():
+            return False
+        os.kill(int(owner["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, KeyError, TypeError, PermissionError):
+        return False
+    return False

@@ -1,0 +1,1 @@
+"""Where units are executed: one launcher per file."""

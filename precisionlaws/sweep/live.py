@@ -1,0 +1,85 @@
+"""The live view of a sweep: a small table on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from precisionlaws.costs import duration
+from precisionlaws.sweep.schedule import Unit
+
+LINE_SECONDS = 15.0  # between plain lines
+
+
+@dataclass
+class Live:
+    """Shows progress on `out`; knows only what workers tell."""
+
+    out: IO[str] = field(default_factory=lambda: sys.stderr)
+    now: dict[int, str] = field(default_factory=dict)
+    drawn: int = 0
+    last: float = 0.0
+
+    def begin(self, todo: list[Unit], workers: int) -> None:
+        self.todo, self.workers = todo, workers
+        self.start = time.monotonic()
+        self.total = sum(u.seconds for u in todo)
+        self.units_done, self.done, self.part = 0, 0.0, {}
+        self.lines: list[str] = []
+        runs = sum(len(u.runs) for u in todo)
+        points = runs + sum(len(p) for u in todo for p in u.ptqs)
+        print(f"{runs} runs, {points} points to go on {workers} workers", file=self.out, flush=True)
+
+    def event(self, worker: int, unit: Unit, message: dict[str, Any]) -> None:
+        kind = message["event"]
+        if kind == "progress":
+            share = message["step"] / message["steps"]
+            self.now[worker] = (
+                f"{message['run']}  step {message['step']:,}/{message['steps']:,}  {share:4.0%}"
+            )
+            done = min(message["step"] * message["batch"] / unit.tokens, 1.0)
+            self.part[worker] = max(self.part.get(worker, 0.0), done * unit.seconds)
+        elif kind == "quantizing":
+            self.now[worker] = f"{message['run']}  quantizing"
+            self.part[worker] = 0.9 * unit.seconds
+        elif kind in ("done", "failed", "died", "busy", "stopped"):
+            self.now.pop(worker, None)
+            self.part.pop(worker, None)
+        if kind == "done":
+            self.units_done += 1
+            self.done += unit.seconds
+        if kind in ("failed", "died"):
+            self.note(f"failed: {unit.name}: {message['error']}")
+
+    def note(self, text: str) -> None:
+        self.clear()
+        print(text, file=self.out, flush=True)
+
+    def summary(self) -> str:
+        elapsed = time.monotonic() - self.start
+        share = (self.done + sum(self.part.values())) / self.total if self.total else 1.0
+        left = f", about {duration(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
+        return f"{self.units_done}/{len(self.todo)} units, {share:.0%}, {duration(elapsed)}{left}"
+
+    def tick(self) -> None:
+        if not self.out.isatty():
+            if time.monotonic() - self.last > LINE_SECONDS:
+                self.last = time.monotonic()
+                print(self.summary(), file=self.out, flush=True)
+            return
+        self.clear()
+        lines = [
+            self.summary(),
+            *(f"  {i}: {self.now.get(i, 'starting')}" for i in range(self.workers)),
+        ]
+        print("\n".join(lines), file=self.out, flush=True)
+        self.drawn = len(lines)
+
+    def clear(self) -> None:
+        if self.drawn:
+            self.out.write(f"\x1b[{self.drawn}F\x1b[J")  # to the first drawn line, erase below
+            self.drawn = 0
+
+    def end(self) -> None:
+        self.clear()
+        print(self.summary(), file=self.out, flush=True)

@@ -1,0 +1,130 @@
+"""A study: what `sweeps/NAME.yaml` and the command line ask for, as a list of points.
+
+A block of `points:` maps places to Hydra value text (`size: 7k,20k`); the product of a block is a set of
+jobs, the union of the blocks is the study, and every run comes with its unquantized point. Overrides on
+the command line replace the same key in every block.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from precisionlaws.compose import CONF, expand
+from precisionlaws.config import ConfigError, build, nearest
+from precisionlaws.ptq.base import Ptq
+from precisionlaws.run import Exec, Launcher, RunConfig, eval_id, run_id
+
+SWEEPS = CONF.parent / "sweeps"
+KEYS = {"points", "fit", "plot", "questions"}
+PARTS = {"ptq": Ptq, "exec": Exec, "launcher": Launcher}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One loss: a run, or a run with one PTQ."""
+
+    run_id: str
+    eval_id: str
+    run: RunConfig
+    ptq: Ptq
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Points in a fixed order without duplicates, how to compute them, and what to make of them."""
+
+    name: str
+    points: tuple[Point, ...]
+    exec: Exec
+    launcher: Launcher
+    fit: tuple[str, ...] = ()
+    plot: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+
+
+def study(name: str, overrides: Iterable[str] = ()) -> Study:
+    """The study in `sweeps/NAME.yaml` or in a yaml file.
+
+    Raises: ConfigError for an unknown study, key, field or value.
+    """
+    node = read(name)
+    overrides = list(overrides)
+    mine: dict[str, str] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"cannot read override {text!r}: write FIELD=VALUE, e.g. size=7k,20k")
+        mine[key] = value
+    jobs = [expand(block_texts(b, mine), "job", RunConfig, PARTS) for b in node["points"]]
+    points: dict[tuple[str, str], Point] = {}
+    for runs, parts in jobs:
+        for run in runs:
+            for ptq in (nothing(), *parts["ptq"]):
+                point = Point(run_id(run), eval_id(ptq), run, allowed(run, ptq))
+                points.setdefault((point.run_id, point.eval_id), point)
+    setting = {part: the_one(part, [p[part] for _, p in jobs]) for part in ("exec", "launcher")}
+    lists = {key: texts(name, key, node.get(key, [])) for key in ("fit", "plot", "questions")}
+    return Study(name=Path(name).stem, points=tuple(points.values()), **setting, **lists)
+
+
+def read(name: str) -> Mapping[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
+    if not path.is_file():
+        known = [p.stem for p in SWEEPS.glob("*.yaml")]
+        raise ConfigError(f"no study {name!r}{nearest(name, known)} (or give a .yaml file)")
+    try:
+        node = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if (
+        not isinstance(node, Mapping)
+        or not isinstance(node.get("points"), list)
+        or not node["points"]
+    ):
+        raise ConfigError(
+            f"{path} must hold `points:`, a list of blocks such as {{size: '7k,20k'}}"
+        )
+    for key in node:
+        if key not in KEYS:
+            raise ConfigError(f"{path}: {key}: no such key{nearest(key, KEYS)}")
+    return node
+
+
+def block_texts(block: Any, mine: Mapping[str, str]) -> list[str]:
+    if not isinstance(block, Mapping):
+        raise ConfigError(
+            f"a block of points must be a mapping such as {{size: '7k,20k'}}, got {block!r}"
+        )
+    return [f"{k}={v}" for k, v in ({str(k): v for k, v in block.items()} | mine).items()]
+
+
+def texts(name: str, key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise ConfigError(f"{name}: {key} must be a list of words")
+    return tuple(value)
+
+
+def the_one(part: str, blocks: list[list[Any]]) -> Any:
+    """exec and launcher are of the sweep, not of its points."""
+    found = {value for block in blocks for value in block}
+    if len(found) > 1:
+        raise ConfigError(f"{part} cannot be swept: one setting serves a whole study")
+    return found.pop()
+
+
+def nothing() -> Ptq:
+    from precisionlaws.compose import option
+
+    return build(option("ptq", "none"), Ptq, "ptq")  # type: ignore[return-value]
+
+
+def allowed(run: RunConfig, ptq: Ptq) -> Ptq:
+    if ptq.normal() is not None and not run.quant.weights.off:
+        raise ConfigError(
+            f"ptq={ptq.SHORT} of a run whose weights were trained at {run.quant.weights.bits} bits: "
+            "its weights are quantized already; set ptq in a block with quant.weights.bits=16"
+        )
+    return ptq

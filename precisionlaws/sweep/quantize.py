@@ -1,0 +1,75 @@
+"""PTQ points: quantize the weights of a finished run, measure the damage on the same sequences."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from precisionlaws import store as files
+from precisionlaws.config import ConfigError, flat
+from precisionlaws.ptq.application import model_bits, quantize_model
+from precisionlaws.ptq.base import Ptq
+from precisionlaws.run import Exec, RunConfig, eval_id, run_id
+from precisionlaws.store import Store
+from precisionlaws.training.evaluate import evaluate, held_out
+from precisionlaws.training.facts import device_of, exec_facts
+from precisionlaws.training.loop import Interrupted
+from precisionlaws.training.result import base_row
+from precisionlaws.training.state import model_of, read
+
+
+def quantize_run(
+    run: RunConfig,
+    ptqs: Sequence[Ptq],
+    store: Store,
+    exec: Exec,
+    done: Callable[[str, float], None] = lambda eval_id, delta: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Publish every PTQ point of a finished run that the store has not; none if the run diverged.
+
+    Raises: ConfigError for a damaged checkpoint or one that does not give its stored loss again.
+    """
+    name = run_id(run)
+    todo = [p for p in ptqs if not store.has(name, eval_id(p))]
+    row = files.read_json(store.result(name))
+    if not todo or row["status"] != "finished":
+        return
+    path = store.run(name) / "checkpoint.safetensors"
+    weights, _ = read(path)
+    device = device_of(exec.device)
+    model, windows = model_of(run, device), held_out(run, device)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"checkpoint {path} does not fit its run: {str(error).splitlines()[0]}"
+        ) from None
+    before = evaluate(model, windows, run.eval_batch)
+    facts = exec_facts(exec, run)
+    if before.mean != row["loss"] and all(row.get(k) == v for k, v in facts.items()):
+        raise ConfigError(
+            f"checkpoint {path} gives loss {before.mean}, its result says {row['loss']}"
+        )
+    for ptq in todo:
+        if stop():
+            raise Interrupted
+        start = time.perf_counter()
+        model.load_state_dict(weights)
+        sizes = model_bits(quantize_model(model, ptq, seed=run.seed))
+        after = evaluate(model, windows, run.eval_batch)
+        delta, delta_se = after.delta(before)
+        point = base_row(run, exec) | {
+            "eval_id": eval_id(ptq),
+            "P_post": sizes.nominal,
+            "bits_effective": sizes.effective,
+            "loss": after.mean,
+            "loss_se": after.standard_error,
+            "delta_ptq": delta,
+            "delta_ptq_se": delta_se,
+            "status": "finished" if math.isfinite(after.mean) else "diverged",
+            "seconds": time.perf_counter() - start,
+            "ptq": ptq.SHORT,
+            **flat(ptq, "ptq"),
+        }
+        files.publish(store.point(name, eval_id(ptq)), point)
+        done(eval_id(ptq), delta)

@@ -1,0 +1,125 @@
+"""One worker process: reads units as JSON lines, executes them, answers in JSON lines.
+
+Started as `python -m precisionlaws.sweep.worker STORE` with its thread pools limited by the environment
+before torch is imported. The end of its standard input means that whoever started it is gone: it saves
+and stops.
+"""
+
+import errno
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from precisionlaws.config import ConfigError, build
+from precisionlaws.ptq.base import Ptq
+from precisionlaws.run import Exec, RunConfig, run_id
+from precisionlaws.store import Store, write
+from precisionlaws.sweep.claims import acquire
+
+Emit = Callable[[dict[str, Any]], None]
+TELL_SECONDS = 0.5
+FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no other unit would fare better
+
+
+def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[], bool]) -> None:
+    """One unit: train what is missing, then quantize; every finished point is told through `emit`."""
+    from precisionlaws.sweep.quantize import quantize_run
+    from precisionlaws.training.loop import Interrupted
+    from precisionlaws.training.unit import Watch, train_runs
+
+    exec_: Exec = build(message["exec"], Exec)  # type: ignore[assignment]
+    jobs: list[tuple[RunConfig, list[Ptq]]] = [
+        (build(j["run"], RunConfig), [build(p, Ptq) for p in j["ptqs"]])  # type: ignore[misc]
+        for j in message["jobs"]
+    ]
+    lease = acquire(store.claim(message["unit"]), message.get("stale"))
+    if lease is None:
+        emit({"event": "busy"})
+        return
+    told = 0.0
+
+    def progress(name: str, step: int, steps: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            emit(
+                {
+                    "event": "progress",
+                    "run": name,
+                    "step": step,
+                    "steps": steps,
+                    "batch": jobs[0][0].batch,
+                }
+            )
+
+    try:
+        train_runs([run for run, _ in jobs], store, exec_, Watch(progress, stop))
+        for run, ptqs in jobs:
+            emit({"event": "quantizing", "run": run_id(run)})
+            quantize_run(run, ptqs, store, exec_, stop=stop)
+            (store.run(run_id(run)) / "error.json").unlink(missing_ok=True)
+        emit({"event": "done"})
+    except Interrupted:
+        emit({"event": "stopped"})
+    except Exception as error:  # one failed unit must not end the sweep
+        fatal = isinstance(error, OSError) and error.errno in FATAL
+        runs = [] if fatal else blame(jobs, store, error)
+        emit({"event": "failed", "runs": runs, "error": words(error), "fatal": fatal})
+    finally:
+        lease.release()
+
+
+def blame(jobs: list[tuple[RunConfig, list[Ptq]]], store: Store, error: Exception) -> list[str]:
+    """Write error.json for every run of the unit without a result, or all if each has one."""
+    names = [run_id(run) for run, _ in jobs]
+    open_ = [n for n in names if not store.has(n)] or names
+    trace = "".join(traceback.format_exception(error))
+    for name in open_:
+        with suppress(OSError):
+            write(
+                store.run(name) / "error.json",
+                json.dumps({"error": words(error), "traceback": trace}),
+            )
+    return open_
+
+
+def words(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+    return kind + (text[0] if text else "no message")
+
+
+def main(store: str) -> None:
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever libraries print goes to the log, not between our lines
+
+    def emit(message: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):
+            out.write(json.dumps(message) + "\n")
+
+    inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    orphaned = threading.Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            inbox.put(json.loads(line))
+        orphaned.set()
+        inbox.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while (message := inbox.get()) is not None:
+        import torch
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        execute(message, Store(store), emit, orphaned.is_set)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
