@@ -7,7 +7,7 @@ import numpy as np
 
 from precisionlaws import laws
 from precisionlaws.fitting.objective import Block, block
-from precisionlaws.fitting.rows import centre, select
+from precisionlaws.fitting.rows import Table, centre, select
 from precisionlaws.fitting.solve import search
 from precisionlaws.laws import Law
 from precisionlaws.laws.base import Array
@@ -39,7 +39,7 @@ def compare(
     return pd.DataFrame(rows).sort_values("heldout_rms", kind="stable", ignore_index=True)
 
 
-def _row(law: Law, table: "pd.DataFrame", held: Array, delta: float) -> dict[str, float]:
+def _row(law: Law, table: Table, held: Array, delta: float) -> dict[str, float]:
     bound = law.bind(table)
     whole = block("loss", bound, table, centre(table))
     n, k = len(whole.y), len(whole.params)
@@ -61,6 +61,6 @@ def _residual(b: Block, u: Array) -> Array:
     return b.y - b.predict(u)[0]
 
 
-def _largest(table: "pd.DataFrame") -> Array:
+def _largest(table: Table) -> Array:
     compute = (table["N"] * table["D"]).to_numpy(float)
     return compute >= np.quantile(compute, 0.9, method="lower")

@@ -144,9 +144,10 @@ class Fit:
         for name, kind in (("objective", Objective), ("certificate", Certificate)):
             for key in (name, f"penalty_{name}"):
                 if out[key] is not None:
-                    out[key] = kind(
-                        **{k: tuple(v) if isinstance(v, list) else v for k, v in out[key].items()}
-                    )
+                    fields: dict[str, Any] = {
+                        k: tuple(v) if isinstance(v, list) else v for k, v in out[key].items()
+                    }
+                    out[key] = kind(**fields)
         out["samples"] = {k: np.array(v) for k, v in out["samples"].items()}
         out["left_out"] = tuple((why, n) for why, n in out["left_out"])
         for name in ("one_cluster", "warnings"):
@@ -289,7 +290,7 @@ def _objective(text: str, s: resample.Solved, loss: str) -> Objective:
     )
 
 
-def _runs(table: "pd.DataFrame") -> Array:
+def _runs(table: Any) -> Array:
     return table["run_id"].to_numpy(str) if "run_id" in table else np.arange(len(table)).astype(str)
 
 

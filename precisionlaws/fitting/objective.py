@@ -82,7 +82,7 @@ class Block:
                 if q.name in grad:
                     J[:, j] = grad[q.name] * (v[q.name] if q.link == "log" else 1.0) / total
             for on in ("N", "D") if scales else ():
-                if any(term.ON == on for term in self.law.scales):
+                if any(on == term.ON for term in self.law.scales):
                     steps = _complex_step(
                         lambda z, on=on: np.log(self._distinct_scale(self.values(z), on)), u, scales
                     )
@@ -90,7 +90,7 @@ class Block:
             return np.log(total), J
 
     def _scale(self, v: Mapping[str, Any], on: str) -> Any:
-        if not any(term.ON == on for term in self.law.scales):
+        if not any(on == term.ON for term in self.law.scales):
             return 1.0
         return self._distinct_scale(v, on)[:, self.index]
 

@@ -3,15 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from precisionlaws.laws.base import BITS, OFF, Array, Law
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+Table = Any  # a DataFrame: what pandas annotates as unions no checker can narrow
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(BITS, OFF), "phase": "final", "status": "finished", "objective": "causal",
 }  # fmt: skip
@@ -22,14 +20,14 @@ KEPT = ("run_id", "eval_id", "family", "N", "D", *BITS, "loss", "delta_ptq", "de
 class Rows:
     """Rows for the base and its scales (`loss`), and rows for the penalties (`delta`; empty without any)."""
 
-    loss: "pd.DataFrame"
-    delta: "pd.DataFrame"
+    loss: Table
+    delta: Table
     left_out: tuple[tuple[str, int], ...]  # reason, rows
     warnings: tuple[str, ...]
     sha256: str
 
 
-def select(frame: "pd.DataFrame", law: Law) -> Rows:
+def select(frame: Table, law: Law) -> Rows:
     """The rows that `law` speaks of, checked."""
     if len(frame) == 0:
         raise ValueError("the frame is empty: there is nothing to fit")
@@ -92,17 +90,17 @@ def select(frame: "pd.DataFrame", law: Law) -> Rows:
     )
 
 
-def compact(table: "pd.DataFrame") -> "pd.DataFrame":
+def compact(table: Table) -> Table:
     """The columns that inference, planning and figures read."""
     return table[[c for c in KEPT if c in table]].reset_index(drop=True)
 
 
-def centre(table: "pd.DataFrame") -> dict[str, float]:
+def centre(table: Table) -> dict[str, float]:
     """Geometric means of N and D, the units of the search."""
     return {c: float(np.exp(np.mean(np.log(table[c].to_numpy(float))))) for c in ("N", "D")}
 
 
-def _filled(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
+def _filled(frame: Table) -> tuple[Table, list[str]]:
     table, warnings = frame.copy(), []
     for column, value in NEUTRAL.items():
         table[column] = table[column].fillna(value) if column in table else value
@@ -118,16 +116,14 @@ def _filled(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
     return table, warnings
 
 
-def _keep(
-    table: "pd.DataFrame", mask: Any, why: str, left_out: list[tuple[str, int]]
-) -> "pd.DataFrame":
+def _keep(table: Table, mask: Any, why: str, left_out: list[tuple[str, int]]) -> Table:
     dropped = int((~mask).sum())
     if dropped:
         left_out.append((why, dropped))
     return table[mask]
 
 
-def _require(frame: "pd.DataFrame", names: tuple[str, ...], law: Law) -> None:
+def _require(frame: Table, names: tuple[str, ...], law: Law) -> None:
     missing = [c for c in names if c not in frame]
     if missing:
         have = ", ".join(map(str, frame.columns))
@@ -136,12 +132,12 @@ def _require(frame: "pd.DataFrame", names: tuple[str, ...], law: Law) -> None:
         )
 
 
-def _where(table: "pd.DataFrame", mask: Array) -> str:
+def _where(table: Table, mask: Array) -> str:
     row = table[mask].iloc[0]
     return f"row {row.name}" + (f" ({row['run_id']})" if "run_id" in table else "")
 
 
-def _positive(table: "pd.DataFrame", column: str) -> None:
+def _positive(table: Table, column: str) -> None:
     values = table[column].to_numpy(float)
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
@@ -150,7 +146,7 @@ def _positive(table: "pd.DataFrame", column: str) -> None:
         )
 
 
-def _finite(table: "pd.DataFrame", column: str) -> None:
+def _finite(table: Table, column: str) -> None:
     bad = ~np.isfinite(table[column].to_numpy(float))
     if bad.any():
         raise ValueError(
@@ -158,7 +154,7 @@ def _finite(table: "pd.DataFrame", column: str) -> None:
         )
 
 
-def _one_method(delta: "pd.DataFrame") -> None:
+def _one_method(delta: Table) -> None:
     for column in (c for c in ("ptq", "ptq.method") if c in delta):
         kinds = sorted(map(str, delta[column].dropna().unique()))
         if len(kinds) > 1:
@@ -167,7 +163,7 @@ def _one_method(delta: "pd.DataFrame") -> None:
             )
 
 
-def _mixed_exec(frame: "pd.DataFrame", table: "pd.DataFrame") -> list[str]:
+def _mixed_exec(frame: Table, table: Table) -> list[str]:
     mixed = []
     for column in (c for c in map(str, frame.columns) if c.startswith("exec.")):
         kinds = frame[column].groupby(table["family"]).nunique()

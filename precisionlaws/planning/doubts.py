@@ -1,16 +1,13 @@
 """What a plan rests on that the data do not carry, in words."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from precisionlaws.fitting import Fit
 from precisionlaws.laws.base import ROLES, Array
 from precisionlaws.planning.widths import Widths
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NEAR = 1.15  # of the largest measured value: not worth a word
 VAGUE = 100.0  # ratio of the ends of an interval beyond which a quantity is called undetermined
@@ -21,7 +18,7 @@ def doubts(
     table: Widths,
     answer: Mapping[str, float],
     samples: Mapping[str, Array],
-    critical: "pd.DataFrame",
+    critical: Any,
 ) -> list[str]:
     """Warnings of a plan, most basic first."""
     out = []
@@ -49,7 +46,7 @@ def doubts(
 def _far(fit: Fit, answer: Mapping[str, float]) -> list[str]:
     out = []
     for column in ("N", "D"):
-        top, bottom = float(fit.rows[column].max()), float(fit.rows[column].min())
+        top, bottom = float(np.max(fit.rows[column])), float(np.min(fit.rows[column]))
         if answer[column] > NEAR * top:
             out.append(
                 f"{column} = {answer[column]:.3g} is {np.log10(answer[column] / top):.1f} decades above the largest measured ({top:.3g})"

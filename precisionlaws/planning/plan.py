@@ -195,7 +195,7 @@ def _critical(
         draws[f"D_crit({P:g})"] = np.where(fit.samples["gamma_D"] > 0, cloud, np.inf)
         low, high = quantiles(draws[f"D_crit({P:g})"], 0.95)
         d_low, d_high = quantiles(np.asarray(spread), 0.95)
-        inside = float(D) <= float(fit.delta_rows["D"].max())
+        inside = float(D) <= float(np.max(fit.delta_rows["D"]))
         rows.append({"P_post": P, "delta": float(delta), "delta_low": d_low, "delta_high": d_high, "D_crit": float(D),
                      "D_crit_low": low, "D_crit_high": high, "extrapolated": not inside})  # fmt: skip
     return pd.DataFrame(rows), draws

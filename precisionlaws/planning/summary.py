@@ -1,6 +1,6 @@
 """The printed report of a plan."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from precisionlaws.planning.plan import Plan
@@ -26,7 +26,7 @@ def summary(plan: "Plan", level: float = 0.95) -> str:
 
 def _widths(plan: "Plan") -> list[str]:
     lines = ["bits     eff   eff/c         95%        wasted compute         95%   best in"]
-    for r in plan.regret.itertuples():
+    for r in _rows(plan.regret):
         mark = " (interpolated)" if r.interpolated else ""
         lines.append(
             f"{r.P:>4}  {r.eff:6.3f}  {r.gain:6.2f}  {r.gain_low:5.2f} to {r.gain_high:5.2f}  {r.regret:16.1%}"
@@ -37,10 +37,15 @@ def _widths(plan: "Plan") -> list[str]:
 
 def _critical(plan: "Plan") -> list[str]:
     lines = ["after rounding to   δ at (N, D)          95%           D_crit          95%"]
-    for r in plan.critical.itertuples():
+    for r in _rows(plan.critical):
         mark = " (extrapolated)" if r.extrapolated else ""
         lines.append(
             f"{r.P_post:>12g} bits  {r.delta:10.4g}  {r.delta_low:9.3g} to {r.delta_high:9.3g}"
             f"  {r.D_crit:10.3g}  {r.D_crit_low:9.3g} to {r.D_crit_high:9.3g}{mark}"
         )
     return lines
+
+
+def _rows(table: Any) -> Any:
+    """Rows with their columns as attributes."""
+    return table.itertuples()

@@ -25,7 +25,9 @@ def plot(kind: str, data: Fit | Sequence[Fit]) -> "Figure":
     name = kind.replace("_", "-")
     if name not in kinds():
         near = difflib.get_close_matches(name, kinds(), n=1, cutoff=0.0)[0]
-        raise ValueError(f"no figure {kind!r}; did you mean {near!r}? There are {', '.join(kinds())}")
+        raise ValueError(
+            f"no figure {kind!r}; did you mean {near!r}? There are {', '.join(kinds())}"
+        )
     fits = (data,) if isinstance(data, Fit) else tuple(data)
     if not fits:
         raise ValueError(f"{name} needs at least one fit")

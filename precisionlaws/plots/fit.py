@@ -28,13 +28,29 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     top.plot(ends, ends, color="#777777", lw=1.0)
     for i, name in enumerate(dict.fromkeys(groups)):
         k = groups == name
-        style = {"marker": MARKERS[i % 7], "color": COLORS[i % 7], "s": 24, "alpha": 0.8, "linewidths": 0.4, "edgecolors": "white"}
+        style = {
+            "marker": MARKERS[i % 7],
+            "color": COLORS[i % 7],
+            "s": 24,
+            "alpha": 0.8,
+            "linewidths": 0.4,
+            "edgecolors": "white",
+        }
         top.scatter(predicted[k], measured[k], label=f"{name} ({k.sum()})", **style)
         low.scatter(predicted[k], 100 * (measured[k] / predicted[k] - 1), **style)
     spread = 100 * fit.objective.residual_sd
     low.axhline(0, color="#777777", lw=1.0)
     low.axhspan(-spread, spread, color="#777777", alpha=0.12, lw=0)
-    low.annotate(f"±1 sd = {spread:.2g}%", (1, spread), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right", fontsize=9, color="#555555")
+    low.annotate(
+        f"±1 sd = {spread:.2g}%",
+        (1, spread),
+        xycoords=("axes fraction", "data"),
+        xytext=(-3, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+        color="#555555",
+    )
     reach = 1.15 * max(np.abs(100 * (measured / predicted - 1)).max(), 1.6 * spread)
     low.set_ylim(-reach, reach)
     top.set_ylabel("measured loss (nats per token)")
@@ -50,5 +66,7 @@ def what(rows: "pd.DataFrame") -> np.ndarray:
     """What each run quantizes, in words."""
     names = []
     for bits in zip(*(rows.get(f"P_{r}", np.full(len(rows), OFF)) for r in ROLES), strict=True):
-        names.append(" + ".join(NAMES[r] for r, P in zip(ROLES, bits, strict=True) if P < OFF) or "nothing")
+        names.append(
+            " + ".join(NAMES[r] for r, P in zip(ROLES, bits, strict=True) if P < OFF) or "nothing"
+        )
     return np.array(names)

@@ -1,7 +1,7 @@
 """One look for all figures, without pyplot and its global state."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from precisionlaws.fitting import Fit
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # Okabe & Ito 2008: told apart by every kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-RC = {
+RC: Any = {
     "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10.5, "legend.fontsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
     "grid.linewidth": 0.7, "axes.axisbelow": True, "legend.frameon": False, "savefig.dpi": 200, "figure.dpi": 110,
@@ -28,7 +28,7 @@ def styled(draw: Callable[[tuple[Fit, ...]], "Figure"], fits: tuple[Fit, ...]) -
         return draw(fits)
 
 
-def canvas(width: float, height: float, **grid: object) -> "tuple[Figure, list[Axes]]":
+def canvas(width: float, height: float, **grid: Any) -> "tuple[Figure, list[Axes]]":
     """A figure on the Agg canvas, with its axes in reading order."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,7 +36,7 @@ def canvas(width: float, height: float, **grid: object) -> "tuple[Figure, list[A
 
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
-    axes = fig.subplots(squeeze=False, **grid)  # pyright: ignore[reportArgumentType]
+    axes = fig.subplots(squeeze=False, **grid)
     return fig, list(np.ravel(axes))
 
 
