@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 # lr = LR_TIMES_WIDTH / width: under Adam the best rate of hidden matrices falls as 1 / width when their
-# start has variance 1 / fan_in (Yang et al. 2022, arXiv:2203.03466, table 8).
-LR_TIMES_WIDTH = 0.24
+# start has variance 1 / fan_in (Yang et al. 2022, arXiv:2203.03466, table 8). The constant is from a scan
+# over factors of two (1,024 tokens a step, widths 16, 32 and 48, at 16 bits and at 3, because a rate tuned
+# at 16 bits alone inflates low-bit damage): at D = 500k it is best, or .0004 nats from best, in all six
+# cells; at 125k best in five, and .02 from best in the sixth.
+LR_TIMES_WIDTH = 0.48
 # One batch size for every N and D of a study: a batch that grows with N is a confound.
 BATCH_TOKENS = 1024
 
