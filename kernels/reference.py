@@ -79,9 +79,16 @@ def _scale(grouped: Tensor, q_max: float | Tensor) -> Tensor:
     """(..., 1)"""
     if not grouped.numel():
         return grouped.new_ones(*grouped.shape[:-1], 1)
-    # abs then amax: vector_norm(inf), aminmax and max are 2 to 10 times slower on short rows.
-    s = grouped.abs().amax(-1, keepdim=True).div_(q_max)
+    s = _row_max(grouped.abs()).div_(q_max)
     return s.masked_fill_(s == 0, 1.0)
+
+
+def _row_max(x: Tensor) -> Tensor:
+    """(..., n) -> (..., 1). On a CPU aminmax, max and the infinity norm are 2 to 10 times slower."""
+    n = x.shape[-1]
+    if n < 32 and x.device.type == "cpu":  # half the time of amax, which is slow on such rows
+        return torch.max_pool1d(x.view(1, 1, -1), n).view(*x.shape[:-1], 1)
+    return x.amax(-1, keepdim=True)
 
 
 def _clip(q: Tensor, q_max: float | Tensor) -> Tensor:

@@ -32,13 +32,11 @@ def forward_flops(model: Model, size: Size, vocab: int, context: int) -> int:
 
 
 def training_flops(model: Model, size: Size, vocab: int, context: int, tokens: int) -> int:
-    """FLOPs of forward and backward over `tokens`, as torch's FlopCounterMode counts them.
+    """FLOPs of forward and backward over `tokens`: a backward pass costs twice the forward.
 
-    A backward pass costs twice the forward, and attention half a forward more, because it computes
-    its scores again (Dao et al. 2022, arXiv:2205.14135).
+    Model FLOPs: that fast attention computes its scores twice is not counted.
     """
-    mixing = model.mixing_flops(size, context)
-    return tokens * (3 * forward_flops(model, size, vocab, context) + mixing // 2)
+    return 3 * tokens * forward_flops(model, size, vocab, context)
 
 
 def training_bytes(model: Model, size: Size, vocab: int, batch_tokens: int, width: int = 4) -> int:

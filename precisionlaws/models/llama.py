@@ -76,11 +76,13 @@ class Llama(Model):
         from precisionlaws.models import parts
 
         C, (kv, F), eps = size.width, self.dims(size), self.norm_eps
-        rope = parts.Rope(size.head_dim, context, self.rope_base)
+        D = size.head_dim
+        q_rope = parts.Rope(D, size.heads, context, self.rope_base)
+        k_rope = parts.Rope(D, kv // D, context, self.rope_base)
         blocks = [
             parts.Block(
                 parts.RMSNorm(C, eps),
-                parts.Attention(C, size.heads, kv // size.head_dim, rope, size.depth),
+                parts.Attention(C, (q_rope, k_rope), size.depth),
                 parts.RMSNorm(C, eps),
                 parts.SwiGLU(C, F, size.depth),
             )

@@ -125,77 +125,78 @@ class Rope(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, head_dim: int, context: int, base: float) -> None:
+    def __init__(self, head_dim: int, heads: int, context: int, base: float) -> None:
         super().__init__()
         rates = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-        angle = torch.outer(torch.arange(context, dtype=torch.float64), rates).unsqueeze(1)
-        cos, sin = angle.cos(), angle.sin()
-        self.register_buffer("cos", torch.cat((cos, cos), -1).float(), persistent=False)
-        self.register_buffer("sin", torch.cat((-sin, sin), -1).float(), persistent=False)
+        angle = torch.outer(torch.arange(context, dtype=torch.float64), rates)  # (T, D/2)
+        # One copy per head: broadcasting over an inner axis costs 3 times the arithmetic on a CPU.
+        self.table("cos", torch.cat((angle.cos(), angle.cos()), -1).repeat_interleave(heads, 0))
+        self.table("sin", torch.cat((-angle.sin(), angle.sin()), -1).repeat_interleave(heads, 0))
+        self.heads = heads
+
+    def table(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., T, H, D)"""
         T = x.shape[-3]
-        return _Rotate.apply(x, self.cos[:T], self.sin[:T])  # type: ignore[return-value]
+        rows = T * self.heads
+        if rows > len(self.cos):
+            raise ValueError(
+                f"sequences of {T} tokens are longer than the context of {len(self.cos) // self.heads}"
+            )
+        cos, sin = (t[:rows].view(-1, self.heads, x.shape[-1]) for t in (self.cos, self.sin))
+        return _Rotate.apply(x, cos, sin)  # type: ignore[return-value]
 
 
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return rotate(x, cos, sin)
+        return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return rotate(grads[0], cos, -sin), None, None
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    y, s = x * cos, sin[..., half:]  # sin is (-s, s)
-    y[..., :half].addcmul_(x[..., half:], s, value=-1)
-    y[..., half:].addcmul_(x[..., :half], s)
-    return y
+        (cos, sin), g = ctx.saved_tensors, grads[0]
+        return (g * cos).addcmul_(g.roll(g.shape[-1] // 2, -1), sin, value=-1), None, None
 
 
 class Attention(nn.Module):
     """Causal attention; `kv_heads` heads of keys and values, each shared by heads / kv_heads queries."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int, rope: Rope, depth: int) -> None:
+    def __init__(self, width: int, ropes: tuple[Rope, Rope], depth: int) -> None:
+        """ropes: of the queries and of the keys; they say how many heads there are of each."""
         super().__init__()
-        self.head_dim = width // heads
-        self.repeat = heads // kv_heads
-        self.splits = [width, kv_heads * self.head_dim, kv_heads * self.head_dim]
+        self.rope_q, self.rope_k = ropes
+        heads, kv_heads = ropes[0].heads, ropes[1].heads
+        self.head_dim, self.repeat = width // heads, heads // kv_heads
         self.q = Linear(width, width)
         self.k = Linear(width, kv_heads * self.head_dim)
         self.v = Linear(width, kv_heads * self.head_dim)
         self.o = Linear(width, width, gain=1 / math.sqrt(2 * depth))
-        self.rope = rope
         self.in_qkv, self.in_o = Seam(width), Seam(width)
         self.k_cache, self.v_cache = Seam(self.head_dim), Seam(self.head_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.in_qkv(x)  # (..., T, C)
         q, k, v = (self.heads(m(x)) for m in (self.q, self.k, self.v))  # (..., T, H, D)
-        q = self.rope(q).transpose(-3, -2)  # (..., H, T, D)
-        k = self.k_cache(self.rope(k).transpose(-3, -2))
-        v = self.v_cache(v.transpose(-3, -2))
-        y = attend(q, k, v, self.repeat).transpose(-3, -2).flatten(-2)  # (..., T, C)
-        return self.o(self.in_o(y))
+        k, v = self.k_cache(self.rope_k(k)), self.v_cache(v)
+        return self.o(self.in_o(attend(self.rope_q(q), k, v, self.repeat)))
 
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, repeat: int) -> Tensor:
-    """Causal softmax attention over (..., H, T, D); k and v have H / repeat heads."""
-    lead = q.shape[:-3]
-    q, k, v = (t.flatten(0, -4) if t.dim() > 4 else t for t in (q, k, v))  # the fast path is 4-D
+    """Causal softmax attention; q (..., T, H, D), k and v (..., T, H / repeat, D) -> (..., T, H·D)."""
+    lead = q.shape[:-2]
+    if len(lead) > 2:  # the fast path has one axis of sequences
+        q, k, v = (t.flatten(0, -4) for t in (q, k, v))
     if repeat > 1:
-        k, v = (t.repeat_interleave(repeat, 1) for t in (k, v))
+        k, v = (t.repeat_interleave(repeat, -2) for t in (k, v))
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return y.view(*lead, *y.shape[1:]) if len(lead) > 1 else y
+    return y.transpose(1, 2).reshape(*lead, -1)
 
 
 class SwiGLU(nn.Module):

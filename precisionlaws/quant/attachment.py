@@ -9,11 +9,14 @@ that is off replaces nothing, so 16 bits are bit-identical to no quantization.
 In a model of someone else, `torch.nn.Linear` counts as a linear that quantizes its own input.
 """
 
+import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from precisionlaws.config import ConfigError
 from precisionlaws.models.parts import KEPT, Linear, Seam, linears
@@ -37,20 +40,32 @@ class Quantizer(nn.Module):
         return str(self.format)
 
 
+@functools.cache
+def optimizer_steps() -> list[int]:
+    """[steps of any optimizer in this process since the first call]"""
+    steps = [0]
+
+    def count(*_: Any) -> None:
+        steps[0] += 1
+
+    register_optimizer_step_post_hook(count)
+    return steps
+
+
 class WeightCache:
     """Quantized once per forward in training, once per weight in evaluation."""
 
     def __init__(self, format: Format) -> None:
         self.quantize = format.quantizer()
-        self.key: tuple[int, int, torch.dtype] | None = None
+        self.key: tuple[Any, ...] | None = None
         self.value: Tensor | None = None
 
     def __call__(self, weight: Tensor) -> Tensor:
         if torch.is_grad_enabled() or weight.is_inference():
             self.key = self.value = None
             return self.quantize(weight)
-        # Every in-place change bumps the version, an optimizer step included.
-        key = (weight.data_ptr(), weight._version, weight.dtype)
+        # In-place changes bump the version; fused optimizers do not, hence the count of their steps.
+        key = (weight.data_ptr(), weight._version, optimizer_steps()[0], weight.dtype)
         if self.value is None or key != self.key:
             self.key, self.value = key, self.quantize(weight)
         return self.value

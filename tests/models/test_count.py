@@ -1,0 +1,78 @@
+"""Counts before the model is built equal those of the built model, for every size and model of conf."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from precisionlaws.compose import option
+from precisionlaws.config import build, count
+from precisionlaws.models.base import Model, Size
+from precisionlaws.models.count import counts, forward_flops, training_bytes, training_flops
+from precisionlaws.models.parts import linears
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+SIZES = sorted(p.stem for p in (CONF / "size").glob("*.yaml"))
+MODELS = sorted(p.stem for p in (CONF / "model").glob("*.yaml"))
+VOCAB, CONTEXT, BATCH = 256, 32, 2
+
+
+def parts(model: str, size: str) -> tuple[Model, Size]:
+    m, s = build(option("model", model), Model), build(option("size", size), Size)
+    assert isinstance(m, Model)
+    assert isinstance(s, Size)
+    return m, s
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("model", MODELS)
+def test_parameters(model: str, size: str) -> None:
+    spec, dims = parts(model, size)
+    built = spec.build(dims, VOCAB, CONTEXT)
+    c = counts(spec, dims, VOCAB)
+    assert c.total == sum(p.numel() for p in built.parameters())
+    shapes = {n: tuple(m.weight.shape) for n, m in linears(built)}
+    assert shapes == {n: (out, width) for n, out, width in spec.matrices(dims)}
+    assert sum(m.weight.numel() for _, m in linears(built)) == c.N
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_are_about_what_their_names_say(size: str) -> None:
+    spec, dims = parts("llama", size)
+    assert pytest.approx(count(size), rel=0.2) == counts(spec, dims, VOCAB).N
+    assert f"N = {counts(spec, dims, VOCAB).N:,} " in (CONF / "size" / f"{size}.yaml").read_text()
+
+
+@pytest.mark.parametrize("size", ["7k", "50k"])
+@pytest.mark.parametrize("model", MODELS)
+def test_flops_are_those_that_torch_counts(model: str, size: str) -> None:
+    spec, dims = parts(model, size)
+    # Tensors without data: no part takes its CPU path, and attention is two products it can see.
+    built = spec.build(dims, VOCAB, CONTEXT).to("meta")
+    ids = torch.zeros(BATCH, CONTEXT, dtype=torch.long, device="meta")
+    tokens = BATCH * CONTEXT
+    with FlopCounterMode(display=False) as counter:
+        logits = built(ids)
+    assert counter.get_total_flops() == tokens * forward_flops(spec, dims, VOCAB, CONTEXT)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(built(ids).flatten(0, 1), ids.flatten()).backward()
+    assert counter.get_total_flops() == training_flops(spec, dims, VOCAB, CONTEXT, tokens)
+    assert logits.shape == (BATCH, CONTEXT, VOCAB)
+
+
+def test_tied_table_counts_once() -> None:
+    spec, dims = parts("llama", "7k")
+    tied = build(option("model", "llama") | {"tied": True}, Model)
+    assert isinstance(tied, Model)
+    a, b = counts(spec, dims, VOCAB), counts(tied, dims, VOCAB)
+    assert (b.N, b.N_head, b.N_emb) == (a.N, a.N_head, 0)
+    assert b.total == sum(p.numel() for p in tied.build(dims, VOCAB, CONTEXT).parameters())
+
+
+def test_memory_grows_with_batch_and_model() -> None:
+    small, large = (parts("llama", s) for s in ("7k", "1M"))
+    assert training_bytes(*small, VOCAB, 1024) > 1024 * VOCAB * 4
+    assert training_bytes(*small, VOCAB, 2048) > training_bytes(*small, VOCAB, 1024)
+    assert training_bytes(*large, VOCAB, 1024) > training_bytes(*small, VOCAB, 1024)
