@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -60,6 +60,10 @@ class RunConfig(Spec):
                 f"micro_batch must divide the {self.batch // self.data.context} sequences of a batch, "
                 f"got {self.micro_batch}"
             )
+        for name, _, inner in self.model.matrices(self.size):
+            for role in ("weights", "activations"):
+                located(f"quant.{role}", getattr(self.quant, role).fits, inner, name)
+        located("quant.kv", self.quant.kv.fits, self.size.head_dim, "a head")
         tensor = [
             r
             for r in ("activations", "kv")
@@ -133,6 +137,14 @@ class Exec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class Launcher(Spec):
     """Where units are executed; one class per file in sweep/launchers."""
+
+
+def located(path: str, check: Callable[..., None], *arguments: object) -> None:
+    """Call a check, its error prefixed with where the part stands."""
+    try:
+        check(*arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{path}.{error}") from None
 
 
 def digest(text: str) -> str:

@@ -133,6 +133,8 @@ MISTAKES = {
     "tokens=[": "cannot read override",
     "model._target_=os.system": "no such field",
     "quant=kumar quant.activations.bits=6": "give micro_batch=... and eval_batch=",
+    "size=7k quant.weights.bits=4 quant.weights.granularity=group quant.weights.group=32": "quant.weights.group must divide the 16 values",
+    "size.heads=4 quant.kv.bits=4 quant.kv.granularity=group": "quant.kv.group must divide the 8 values of a head",
     "micro_batch=3": "micro_batch must divide the 8 sequences",
 }
 

@@ -13,7 +13,7 @@ from precisionlaws.store import Store, load
 from precisionlaws.sweep.engine import run_study
 from precisionlaws.sweep.launchers.local import Local
 from precisionlaws.sweep.live import Live
-from precisionlaws.sweep.points import PARTS, Point, Study
+from precisionlaws.sweep.points import PARTS, Point, Study, allowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +65,8 @@ def quantize(
     ):
         run, fingerprint = stored_config(files.run(name) / "config.yaml")
         same_data(run, name, fingerprint)
+        for ptq in ptqs:
+            allowed(run, ptq)
         quantize_run(run, ptqs, files, default("exec"))
         names.append(name)
     if not names:

@@ -15,7 +15,7 @@ import yaml
 from precisionlaws.compose import CONF, expand
 from precisionlaws.config import ConfigError, build, nearest
 from precisionlaws.ptq.base import Ptq
-from precisionlaws.run import Exec, Launcher, RunConfig, eval_id, run_id
+from precisionlaws.run import Exec, Launcher, RunConfig, eval_id, located, run_id
 
 SWEEPS = CONF.parent / "sweeps"
 KEYS = {"points", "fit", "plot", "questions"}
@@ -127,4 +127,6 @@ def allowed(run: RunConfig, ptq: Ptq) -> Ptq:
             f"ptq={ptq.SHORT} of a run whose weights were trained at {run.quant.weights.bits} bits: "
             "its weights are quantized already; set ptq in a block with quant.weights.bits=16"
         )
+    for name, out, inner in run.model.matrices(run.size):
+        located("ptq", ptq.check, (out, inner), name)
     return ptq

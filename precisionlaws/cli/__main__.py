@@ -1,0 +1,5 @@
+"""python -m precisionlaws.cli"""
+
+from precisionlaws.cli import main
+
+main()

@@ -1,0 +1,179 @@
+"""Sweeps with real worker processes: nothing lost, nothing twice, whatever kills them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from precisionlaws.store import load
+from precisionlaws.sweep.launchers.local import cause
+
+COMMAND = [sys.executable, "-m", "precisionlaws.cli"]
+
+
+@pytest.fixture
+def study_file(tiny: list[str], tmp_path: Path) -> Path:
+    """Three trunks of two runs; PTQ on the unquantized ones."""
+    settings = dict(text.split("=", 1) for text in tiny) | {"tokens": "2560,5120"}
+    blocks = [
+        settings | {"ptq": "rtn", "ptq.bits": "3,4"},
+        settings | {"quant.weights.bits": "3,4"},
+    ]
+    path = tmp_path / "study.yaml"
+    path.write_text(json.dumps({"points": blocks}))
+    return path
+
+
+def sweep(study: Path, store: Path, *more: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "sweep", str(study), "--store", str(store), *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+def frame(store: Path) -> pd.DataFrame:
+    return load(store).drop(columns="seconds")
+
+
+def test_a_sweep_fills_its_store_once_and_the_api_agrees(study_file: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first = sweep(study_file, store)
+    assert first.returncode == 0, first.stderr
+    assert "10 of 10 points" in first.stdout
+    rows = load(store)
+    assert (rows.eval_id == "final").sum() == 6
+    assert rows[rows.eval_id != "final"].delta_ptq.notna().all()
+    assert (rows["exec.threads"] == 1).all()
+    stamps = {p: p.stat().st_mtime_ns for p in store.rglob("*.json")}
+    again = sweep(study_file, store, "--json")
+    assert json.loads(again.stdout)["finished"] == 10
+    assert "to go" not in again.stderr
+    assert {p: p.stat().st_mtime_ns for p in store.rglob("*.json")} == stamps
+    assert list((store / "claims").iterdir()) == []
+
+    from precisionlaws.sweep.api import quantize
+
+    more = quantize(store, "rtn", "3,5", ["group=8", "granularity=group"], where="D < 5000")
+    assert sorted(more.P_post) == [3, 5]
+    same = load(store)
+    plain = same[(same.run_id == more.run_id[0]) & (same.eval_id == "final")].iloc[0]
+    assert more.loss.tolist() == pytest.approx((plain.loss + more.delta_ptq).tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_kill_9_half_way_and_again(study_file: Path, tmp_path: Path, whole_group: bool) -> None:
+    smooth, rough = tmp_path / "smooth", tmp_path / "rough"
+    assert sweep(study_file, smooth).returncode == 0
+    kills = 0
+    while kills < 4:
+        process = subprocess.Popen(
+            [*COMMAND, "sweep", str(study_file), "--store", str(rough)], stderr=subprocess.DEVNULL
+        )
+        time.sleep(2.5 + 0.7 * kills)
+        if process.poll() is not None:
+            break
+        if whole_group:
+            subprocess.run(["pkill", "-9", "-P", str(process.pid)], check=False)
+        process.kill()
+        process.wait()
+        kills += 1
+    assert kills > 0
+    final = sweep(study_file, rough)
+    assert final.returncode == 0, final.stderr
+    pd.testing.assert_frame_equal(frame(rough), frame(smooth))
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_resumable_store(study_file: Path, tmp_path: Path) -> None:
+    command = [
+        *COMMAND,
+        "sweep",
+        str(study_file),
+        "--store",
+        str(tmp_path / "s"),
+        "tokens=512000,1024000",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "s").rglob("*.safetensors"))  # the workers saved before they left
+    assert not [p for p in (tmp_path / "s" / "claims").iterdir() if p.suffix == ".json"]
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_store_both_end_well(study_file: Path, tmp_path: Path) -> None:
+    command = [*COMMAND, "sweep", str(study_file), "--store", str(tmp_path / "s"), "--json"]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert json.loads(out)["finished"] == 10
+    assert sweep(study_file, tmp_path / "alone").returncode == 0
+    pd.testing.assert_frame_equal(frame(tmp_path / "s"), frame(tmp_path / "alone"))
+
+
+@pytest.mark.slow
+def test_a_failure_is_kept_told_and_retried_on_request_only(
+    study_file: Path, tmp_path: Path
+) -> None:
+    """A directory where a checkpoint should be stops one trunk and no other."""
+    store = tmp_path / "s"
+    assert sweep(study_file, store, "tokens=2560").returncode == 0
+    broken = next(p for p in (store / "trunks").iterdir() if "-w3-" in p.name)
+    checkpoint = next(broken.glob("step-*.safetensors"))
+    good = checkpoint.read_bytes()
+    checkpoint.write_bytes(b"junk")
+    failed = sweep(study_file, store)
+    assert failed.returncode == 1
+    assert "cannot be read" in failed.stdout
+    assert "9 of 10 points" in failed.stdout
+    checkpoint.write_bytes(good)
+    skipped = sweep(study_file, store)
+    assert skipped.returncode == 1
+    assert "--retry failed" in skipped.stdout
+    retried = sweep(study_file, store, "--retry", "failed")
+    assert retried.returncode == 0, retried.stdout
+    assert not list(store.rglob("error.json"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_its_unit_only(study_file: Path, tmp_path: Path) -> None:
+    command = [
+        *COMMAND,
+        "sweep",
+        str(study_file),
+        "--store",
+        str(tmp_path / "s"),
+        "tokens=2560,512000",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(6)
+    workers = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "killed by signal 9 (out of memory?)" in out
+    assert (
+        sweep(study_file, tmp_path / "s", "tokens=2560,512000", "--retry", "failed").returncode == 0
+    )
+
+
+def test_why_a_worker_ended_is_said_in_words() -> None:
+    assert cause(-9, []) == "the worker was killed by signal 9 (out of memory?)"
+    assert cause(1, ["Traceback", "ImportError: no torch"]).endswith(
+        "exit code 1: ImportError: no torch"
+    )
