@@ -36,6 +36,15 @@ def llama(seed: int = 0, **fields: Any) -> Decoder:
     return model
 
 
+def attached(model: nn.Module, roles: dict[str, Int]) -> nn.Module:
+    return attach(
+        model,
+        weights=roles.get("weights"),
+        activations=roles.get("activations"),
+        kv=roles.get("kv"),
+    )
+
+
 def tokens(*shape: int) -> Tensor:
     return torch.randint(64, shape, generator=torch.Generator().manual_seed(3))
 
@@ -60,7 +69,7 @@ def test_each_role_replaces_its_own_and_never_embedding_or_head(role: str) -> No
     model = llama()
     state = list(model.state_dict())
     parameters = {n: id(p) for n, p in model.named_parameters()}
-    assert attach(model, **{role: fmt(4)}) is model
+    assert attached(model, {role: fmt(4)}) is model
     replaced = {n for n, m in model.named_modules() if isinstance(m, (QuantLinear, Quantizer))}
     leaves = {n.rpartition(".")[2] for n in replaced}
     expected = {
@@ -161,8 +170,8 @@ def test_pack_equals_its_members(bits: int) -> None:
     ids = tokens(2, 3, 12)  # (E, B, T)
     f = fmt(bits)
     roles = {r: f for r in ROLES}
-    alone = torch.stack([attach(m, **roles)(i) for m, i in zip(members, ids, strict=True)])
-    pack = attach(stack([llama(0), llama(1)]), **roles)
+    alone = torch.stack([attached(m, roles)(i) for m, i in zip(members, ids, strict=True)])
+    pack = attached(stack([llama(0), llama(1)]), roles)
     torch.testing.assert_close(pack(ids), alone, rtol=0, atol=2e-5 if bits == 8 else 2e-4)
 
 
