@@ -9,6 +9,7 @@ that a field added later changes no id.
 
 import difflib
 import functools
+import hashlib
 import importlib
 import json
 import math
@@ -187,6 +188,11 @@ def normal_json(spec: Spec) -> str:
 
 def dumps(value: Any) -> str:
     return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+
+
+def digest(text: str) -> str:
+    """12 hex: enough to name a million runs."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def target(name: object, kind: type[Spec]) -> type[Spec]:

@@ -1,17 +1,15 @@
 """A run: what is trained (`RunConfig`), how it is computed (`Exec`), and their names."""
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from precisionlaws.config import ConfigError, Spec, count, dumps, normal_json, ranged
+from precisionlaws.config import ConfigError, Spec, count, digest, dumps, normal_json, ranged
 from precisionlaws.data.base import Data
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts
 from precisionlaws.optim.base import LrSchedule, Optim
-from precisionlaws.ptq.base import Ptq
 from precisionlaws.quant.roles import Quant
 
 NUMERICS = (
@@ -147,10 +145,6 @@ def located(path: str, check: Callable[..., None], *arguments: object) -> None:
         raise ConfigError(f"{path}.{error}") from None
 
 
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def normal_text(parts: dict[str, Any]) -> str:
     texts = {k: normal_json(v) if isinstance(v, Spec) else dumps(v) for k, v in parts.items()}
     return ";".join(f"{k}={v}" for k, v in sorted(texts.items()) if v)
@@ -179,12 +173,6 @@ def family(run: RunConfig, fingerprint: str | None = None) -> str:
     """(arch, size, data, seed): runs that share initialization and batches; the unit of resampling."""
     data = (fingerprint or run.data.fingerprint())[:8]
     return f"{run.model.SHORT}-d{run.size.depth}w{run.size.width}-{run.shape_key[:6]}-{data}-s{run.seed}"
-
-
-def eval_id(ptq: Ptq) -> str:
-    """Names a point within its run: 'final' for the loss as trained."""
-    text = normal_json(ptq)
-    return f"{ptq.SHORT}{ptq.bits:g}-{digest(text)}" if text else "final"
 
 
 def compose(overrides: Iterable[str] = ()) -> RunConfig:

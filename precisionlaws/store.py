@@ -246,4 +246,4 @@ def complete(frame: "pd.DataFrame") -> "pd.DataFrame":
             if known:
                 frame[name] = frame[name].fillna(value)
     first = [c for c in COLUMNS if c in frame]
-    return frame[first + sorted(c for c in frame if c not in COLUMNS)]
+    return frame.filter(first + sorted(c for c in frame if c not in COLUMNS))

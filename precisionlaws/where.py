@@ -31,7 +31,7 @@ def where(frame: "pd.DataFrame", text: str) -> "pd.DataFrame":
             f"--where {text!r} cannot be read; write e.g. 'P_w <= 4 and seed == 0'"
         ) from None
     mask = Filter(frame, text).condition(tree)
-    return frame[mask].reset_index(drop=True)
+    return frame.loc[mask].reset_index(drop=True)
 
 
 class Filter:

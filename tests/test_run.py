@@ -8,8 +8,8 @@ import pytest
 
 from precisionlaws.compose import option
 from precisionlaws.config import build, normal_json
-from precisionlaws.ptq.base import Ptq
-from precisionlaws.run import RunConfig, compose, eval_id, family, run_id, trunk_id
+from precisionlaws.ptq.base import Ptq, eval_id
+from precisionlaws.run import RunConfig, compose, family, run_id, trunk_id
 
 FINGERPRINT = "0123456789abcdef" * 4
 FROZEN = Path(__file__).parent / "run_ids.json"

@@ -27,6 +27,6 @@ def command(
     frame = quantize(store, method, bits, options or [], where)
     columns = ["run_id", "eval_id", "P_post", "bits_effective", "loss", "delta_ptq", "delta_ptq_se"]
     if json:
-        print_json(frame[columns].to_dict("records"))
+        print_json(frame.filter(columns).to_dict("records"))
     else:
-        print(frame[columns].to_string(index=False))
+        print(frame.filter(columns).to_string(index=False))

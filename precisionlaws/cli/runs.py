@@ -38,8 +38,8 @@ def list_(
         frame = frame.sort_values(
             sort.lstrip("-"), ascending=not sort.startswith("-"), kind="stable"
         )
-    print_json(frame[shown].to_dict("records")) if json else print(
-        frame[shown].to_string(index=False)
+    print_json(frame.filter(shown).to_dict("records")) if json else print(
+        frame.filter(shown).to_string(index=False)
     )
 
 
@@ -58,7 +58,7 @@ def show(
         raise ConfigError(
             found if names else f"no run {run_id!r}{nearest(run_id, set(frame.run_id))}"
         )
-    print_json(frame[frame.run_id == names[0]].to_dict("records"))
+    print_json(frame.loc[frame.run_id == names[0]].to_dict("records"))
 
 
 @app.command(no_args_is_help=True)

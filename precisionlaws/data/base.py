@@ -74,7 +74,7 @@ def corpus(data: Data) -> Corpus:
     digest = hashlib.sha256()
     for tokens in (train, validation):
         digest.update(len(tokens).to_bytes(8, "little"))
-        digest.update(tokens)
+        digest.update(tokens.data)
     return Corpus(train, validation, digest.hexdigest())
 
 

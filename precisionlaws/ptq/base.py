@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from precisionlaws.config import Spec
+from precisionlaws.config import Spec, digest, normal_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,12 @@ class Ptq(Spec):
     def decode(self, payload: Mapping[str, "Tensor"], shape: Sequence[int]) -> "Tensor":
         """The weight that a payload stands for, bit for bit that of `quantize`."""
         raise NotImplementedError
+
+
+def eval_id(ptq: Ptq) -> str:
+    """Names a point within its run: 'final' for the loss as trained."""
+    text = normal_json(ptq)
+    return f"{ptq.SHORT}{ptq.bits:g}-{digest(text)}" if text else "final"
 
 
 def bits_of(payload: Mapping[str, "Tensor"], nominal: float, values: int) -> Bits:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from precisionlaws.compose import expand, option
 from precisionlaws.config import ConfigError, build
-from precisionlaws.ptq.base import Ptq
-from precisionlaws.run import Exec, RunConfig, eval_id, run_id
+from precisionlaws.ptq.base import Ptq, eval_id
+from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store, load
 from precisionlaws.sweep.engine import run_study
 from precisionlaws.sweep.launchers.local import Local
@@ -35,9 +35,9 @@ def sweep(
         raise RuntimeError(f"{len(outcome.failed)} runs failed: {outcome.failed}")
     frame = load(store)
     wanted = {(p.run_id, p.eval_id) for p in chosen}
-    return frame[[k in wanted for k in zip(frame.run_id, frame.eval_id, strict=True)]].reset_index(
-        drop=True
-    )
+    return frame.loc[
+        [k in wanted for k in zip(frame.run_id, frame.eval_id, strict=True)]
+    ].reset_index(drop=True)
 
 
 def default(part: str) -> Exec:
@@ -74,7 +74,7 @@ def quantize(
             f"store {str(store)!r} has no finished run with unquantized weights to quantize here"
         )
     frame, ids = load(store), {eval_id(p) for p in ptqs}
-    return frame[frame.run_id.isin(names) & frame.eval_id.isin(ids)].reset_index(drop=True)
+    return frame.loc[frame.run_id.isin(names) & frame.eval_id.isin(ids)].reset_index(drop=True)
 
 
 def methods(method: str, bits: str, options: Sequence[str]) -> list[Ptq]:

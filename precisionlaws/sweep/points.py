@@ -14,8 +14,8 @@ import yaml
 
 from precisionlaws.compose import CONF, expand
 from precisionlaws.config import ConfigError, build, nearest
-from precisionlaws.ptq.base import Ptq
-from precisionlaws.run import Exec, Launcher, RunConfig, eval_id, located, run_id
+from precisionlaws.ptq.base import Ptq, eval_id
+from precisionlaws.run import Exec, Launcher, RunConfig, located, run_id
 
 SWEEPS = CONF.parent / "sweeps"
 KEYS = {"points", "fit", "plot", "questions"}
@@ -65,9 +65,16 @@ def study(name: str, overrides: Iterable[str] = ()) -> Study:
             for ptq in (nothing(), *parts["ptq"]):
                 point = Point(run_id(run), eval_id(ptq), run, allowed(run, ptq))
                 points.setdefault((point.run_id, point.eval_id), point)
-    setting = {part: the_one(part, [p[part] for _, p in jobs]) for part in ("exec", "launcher")}
-    lists = {key: texts(name, key, node.get(key, [])) for key in ("fit", "plot", "questions")}
-    return Study(name=Path(name).stem, points=tuple(points.values()), **setting, **lists)
+    lists: dict[str, Any] = {
+        key: texts(name, key, node.get(key, [])) for key in ("fit", "plot", "questions")
+    }
+    return Study(
+        name=Path(name).stem,
+        points=tuple(points.values()),
+        exec=the_one("exec", [p["exec"] for _, p in jobs]),
+        launcher=the_one("launcher", [p["launcher"] for _, p in jobs]),
+        **lists,
+    )
 
 
 def read(name: str) -> Mapping[str, Any]:
@@ -98,7 +105,7 @@ def block_texts(block: Any, mine: Mapping[str, str]) -> list[str]:
         raise ConfigError(
             f"a block of points must be a mapping such as {{size: '7k,20k'}}, got {block!r}"
         )
-    return [f"{k}={v}" for k, v in ({str(k): v for k, v in block.items()} | mine).items()]
+    return [f"{k}={v}" for k, v in ({str(k): v for k, v in block.items()} | dict(mine)).items()]
 
 
 def texts(name: str, key: str, value: Any) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, flat
 from precisionlaws.ptq.application import model_bits, quantize_model
-from precisionlaws.ptq.base import Ptq
-from precisionlaws.run import Exec, RunConfig, eval_id, run_id
+from precisionlaws.ptq.base import Ptq, eval_id
+from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store
 from precisionlaws.training.evaluate import evaluate, held_out
 from precisionlaws.training.facts import device_of, exec_facts

@@ -45,9 +45,9 @@ def test_a_sweep_fills_its_store_once_and_the_api_agrees(study_file: Path, tmp_p
     assert first.returncode == 0, first.stderr
     assert "10 of 10 points" in first.stdout
     rows = load(store)
-    assert (rows.eval_id == "final").sum() == 6
-    assert rows[rows.eval_id != "final"].delta_ptq.notna().all()
-    assert (rows["exec.threads"] == 1).all()
+    assert list(rows.eval_id).count("final") == 6
+    assert rows.delta_ptq.notna().sum() == 4
+    assert set(rows["exec.threads"]) == {1}
     stamps = {p: p.stat().st_mtime_ns for p in store.rglob("*.json")}
     again = sweep(study_file, store, "--json")
     assert json.loads(again.stdout)["finished"] == 10
