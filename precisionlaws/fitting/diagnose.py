@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from precisionlaws.fitting.objective import Block
-from precisionlaws.fitting.solve import Solution, derivatives, minimise
+from precisionlaws.fitting.solve import NOTHING, Solution, derivatives, minimise
 from precisionlaws.laws.base import ROLES, Array, widths
 
 SAME = 1e-6  # relative: two values are one minimum
@@ -45,7 +45,7 @@ def certify(block: Block, found: Solution, delta: float) -> Certificate:
     """Evidence that `found.u[0]` is the minimum."""
     u, n = found.u[:1], len(block.y)
     F, g, H, _ = (a[0] for a in derivatives(block, u, delta, np.ones((1, n)), True))
-    floor = 1e-16 * n  # noiseless data: rounding is all that is left of F
+    floor = NOTHING * n
     low, high = u[0] <= block.lower, u[0] >= block.upper
     free = ~((low & (g >= 0)) | (high & (g <= 0)))
     s = 1 / np.sqrt(np.maximum(np.abs(np.diag(H)[free]), 1e-300))

@@ -13,7 +13,7 @@ from precisionlaws.fitting import diagnose, resample
 from precisionlaws.fitting.diagnose import Certificate
 from precisionlaws.fitting.objective import Block, block
 from precisionlaws.fitting.rows import Rows, centre, compact, select
-from precisionlaws.fitting.solve import Solution, search
+from precisionlaws.fitting.solve import Solution, minimise, search
 from precisionlaws.laws import Law
 from precisionlaws.laws.base import BITS, OFF, ROLES, Array, columns
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SMOOTH = 1e-6  # least absolute deviations is Huber's loss with this threshold
 THRESHOLD = 1.345  # Huber's threshold in units of sd, for δ (95% efficient under Gaussian noise)
+PASSES = 5  # of δ and its noise, each given the other
 LOSSES = ("huber", "ls", "lad")
 
 
@@ -225,14 +226,14 @@ def _fit_delta(
     noise = {"sigma0": 0.0, "r": 0.0}
     pair = block("delta", law, rows.delta, c, sd)
     _fewer(pair)
-    found = search(pair, threshold)
-    for _ in range(4):
-        fitted = pair.predict(found.u[:1])[0] * sd
+    u = search(pair, threshold).u[:1]
+    for _ in range(PASSES):
+        fitted = pair.predict(u)[0] * sd
         noise = _noise(seen - fitted, fitted)
         sd = np.sqrt(noise["sigma0"] ** 2 + (noise["r"] * fitted) ** 2)
         pair = block("delta", law, rows.delta, c, sd)
-        found = search(pair, threshold)
-    return pair, found, noise
+        u = minimise(pair, u, threshold).u
+    return pair, search(pair, threshold), noise
 
 
 def _noise(residual: Array, fitted: Array) -> dict[str, float]:

@@ -16,7 +16,9 @@ from precisionlaws.fitting.objective import Block, huber
 from precisionlaws.laws.base import Array
 
 STARTS = 16
+PATIENCE = 500  # Gauss-Newton steps: the valley of E and α is long and curved
 SCREENED = 768
+NOTHING = 1e-12  # objective per row below which nothing is left to explain: residuals of 1e-6
 FLOATS = 120_000  # floats of one Jacobian chunk: what stays in the L2 cache
 
 
@@ -109,7 +111,7 @@ def _descend(
         if stop.any():
             at = live[stop]
             out.u[at], out.value[at], out.converged[at] = u[stop], F[stop], small[stop]
-            out.decrement[at] = decrement[stop] / (F[stop] + 1e-300)
+            out.decrement[at] = decrement[stop] / (F[stop] + NOTHING * len(block.y))
             go = ~stop
             if not go.any():
                 break
@@ -186,7 +188,7 @@ def search(block: Block, delta: float, W: Array | None = None) -> Solution:
     u = u[np.argsort(np.where(np.isfinite(first), first, np.inf), kind="stable")[:STARTS]]
     for d in _thresholds(coarse, delta):
         u = minimise(block, u, d, W=W, tol=1e-6, steps=40).u
-    u = minimise(block, u, delta, W=W, tol=1e-9).u
+    u = minimise(block, u, delta, W=W, tol=1e-9, steps=PATIENCE).u
     found = minimise(block, u, delta, W=W, exact=True, tol=1e-13, steps=120)
     order = np.argsort(found.value, kind="stable")
     return Solution(**{name: getattr(found, name)[order] for name in Solution.__dataclass_fields__})

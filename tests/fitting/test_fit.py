@@ -1,0 +1,234 @@
+"""`fit` on a study of the demo's size: what it finds, what it says, and what it refuses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from precisionlaws.fitting import Fit, fit
+from precisionlaws.laws import law
+
+
+@pytest.fixture(scope="module")
+def free(demo: pd.DataFrame) -> Fit:
+    return fit(demo, "neff_free", resamples=400)
+
+
+@pytest.fixture(scope="module")
+def ptq(demo: pd.DataFrame) -> Fit:
+    return fit(demo, "ptq_kumar", resamples=400)
+
+
+def test_efficiencies_are_found_where_E_is_not(free: Fit, true: dict[str, float]) -> None:
+    assert free.certified
+    for name in (n for n in free.params if n.startswith("eff")):
+        low, high = free.interval(name)
+        assert low <= true[name] <= high, name
+        assert free.params[name] == pytest.approx(true[name], abs=0.1)
+    assert any(w.startswith("E not identified: anything from 0 to") for w in free.warnings)
+    assert any(w.startswith("not told from 16 bits") and "w at 6" in w for w in free.warnings)
+    assert not any("w at 3" in w for w in free.warnings)
+
+
+def test_delta_is_fitted_pair_by_pair(ptq: Fit, true: dict[str, float], demo: pd.DataFrame) -> None:
+    assert ptq.certified
+    assert (ptq.delta_rows["delta_ptq"] < 0).any()  # no row is chosen by its outcome
+    assert len(ptq.delta_rows) == (demo["P_post"] < 16).sum()
+    assert len(ptq.rows) == 24  # the base: unquantized runs only
+    for name in ("gamma_D", "gamma_N", "gamma_post"):
+        low, high = ptq.interval(name)
+        assert low <= true[name] <= high, name
+    assert ptq.noise["r"] == pytest.approx(0.15, rel=0.4)
+    assert ptq.noise["sigma0"] == pytest.approx(3e-4, rel=0.4)
+
+
+def test_noise_of_the_total_loss_does_not_reach_delta(ptq: Fit, demo: pd.DataFrame) -> None:
+    shaken = demo.assign(loss=demo["loss"] * np.where(demo["P_post"] < 16, 1.5, 1.0))
+    again = fit(shaken, "ptq_kumar", resamples=2)
+    assert again.params["gamma_post"] == pytest.approx(ptq.params["gamma_post"], rel=1e-9)
+
+
+def test_json_holds_everything(free: Fit, ptq: Fit) -> None:
+    for one in (free, ptq):
+        text = one.to_json()
+        back = Fit.from_json(text)
+        assert back.to_json() == text
+        assert back.params == one.params
+        assert back.interval("alpha") == one.interval("alpha")
+        assert back.summary() == one.summary()
+        assert json.loads(text)["sha256"] == one.sha256
+    with pytest.raises(ValueError, match="not a fit"):
+        Fit.from_json("{}")
+
+
+def test_same_seed_same_draws(free: Fit, demo: pd.DataFrame) -> None:
+    again = fit(demo, "neff_free", resamples=400)
+    assert again.to_json() == free.to_json()
+    other = fit(demo, "neff_free", resamples=400, seed=1)
+    assert other.params == free.params
+    assert not np.array_equal(other.samples["alpha"], free.samples["alpha"])
+
+
+def test_row_order_does_not_matter(demo: pd.DataFrame, free: Fit) -> None:
+    again = fit(demo.sample(frac=1, random_state=0), "neff_free", resamples=2)
+    assert again.objective.value == pytest.approx(free.objective.value, rel=1e-9)
+
+
+def test_summary_tells_what_was_done(free: Fit, ptq: Fit) -> None:
+    text = free.summary()
+    assert text.startswith("chinchilla+neff_free   Frantar")
+    for part in ("Σ huber(0.001) of log loss", "n = 168", "6 clusters", "jackknife (CR3)", "eff_w[3]", "N_opt_exponent",
+                 "at a minimum", "starts agree", "left out: 120 rows, P_post < 16", "warning: E not identified"):  # fmt: skip
+        assert part in text, part
+    assert "of (δ − fitted)/sd" in ptq.summary()
+
+
+def test_derived_quantities_have_intervals(free: Fit) -> None:
+    assert free.quantity("eff_w(4)")[0] == free.params["eff_w[4]"]
+    assert free.interval("eff(4)")[0] < free.quantity("eff(4)")[0] < free.interval("eff(4)")[1]
+    point = free.params["beta"] / (free.params["alpha"] + free.params["beta"])
+    assert free.quantity("N_opt_exponent")[0] == pytest.approx(point)
+    with pytest.raises(ValueError, match=r"no quantity 'gamma'.*eff_w\(P\)"):
+        free.interval("gamma")
+
+
+def test_prediction_interval_holds_the_confidence_interval(free: Fit) -> None:
+    out = free.predict(free.rows)
+    assert ((out["run_low"] < out["low"]) & (out["high"] < out["run_high"])).mean() > 0.95
+    inside = (free.rows["loss"] >= out["run_low"]) & (free.rows["loss"] <= out["run_high"])
+    assert inside.mean() > 0.9
+
+
+@pytest.mark.parametrize("loss", ["ls", "lad"])
+def test_other_losses(demo: pd.DataFrame, true: dict[str, float], loss: str) -> None:
+    found = fit(demo, "neff_free", loss=loss, resamples=50)
+    assert found.params["eff_w[3]"] == pytest.approx(true["eff_w[3]"], abs=0.1)
+
+
+@pytest.mark.parametrize(("intervals", "text"), [("run", "bootstrap of 24 runs"), ("wald", "Wald")])
+def test_other_intervals(demo: pd.DataFrame, intervals: str, text: str) -> None:
+    found = fit(demo, "chinchilla", intervals=intervals, resamples=60)
+    assert text in found.intervals
+
+
+def test_many_families_are_bootstrapped(demo: pd.DataFrame) -> None:
+    found = fit(
+        demo.assign(family=demo["family"] + demo["D"].astype(str)), "chinchilla", resamples=60
+    )
+    assert found.clusters == 24
+    assert "bootstrap of 24 families" in found.intervals
+
+
+def test_without_families_every_run_stands_alone(demo: pd.DataFrame) -> None:
+    found = fit(demo.drop(columns=["family"]), "chinchilla", resamples=20)
+    assert found.clusters == 24
+    assert any("no family column: every run is taken as independent" in w for w in found.warnings)
+    found = fit(
+        demo[["N", "D", "P_w", "P_a", "P_kv", "P_post", "loss"]], "chinchilla", resamples=20
+    )
+    assert any("every row is taken as independent" in w for w in found.warnings)
+
+
+def test_one_family_is_no_ground_for_an_interval(demo: pd.DataFrame) -> None:
+    found = fit(demo.assign(family="all"), "chinchilla", resamples=20)
+    assert "one family: nothing to resample" in found.intervals
+
+
+def test_a_width_of_one_family_has_no_interval(demo: pd.DataFrame) -> None:
+    one = (demo["P_w"] != 3) | (demo["family"] == demo["family"].iloc[0])
+    found = fit(demo[one], "neff_free", resamples=50)
+    assert found.one_cluster == ("eff_w[3]",)
+    assert found.interval("eff_w[3]") == (1e-4, 10.0)
+    assert any("no interval for eff_w[3]" in w for w in found.warnings)
+
+
+def test_one_width_cannot_tell_an_offset(demo: pd.DataFrame) -> None:
+    found = fit(demo, "neff_kumar", resamples=50)
+    assert "n_kv" not in found.params
+    assert any("n_kv is taken as 0" in w for w in found.warnings)
+
+
+def test_mixed_machines_are_named(demo: pd.DataFrame) -> None:
+    found = fit(
+        demo.assign(**{"exec.threads": np.arange(len(demo)) % 2}), "chinchilla", resamples=2
+    )
+    assert any("exec.threads (6 families)" in w for w in found.warnings)
+
+
+def test_two_sizes_leave_E_open(demo: pd.DataFrame) -> None:
+    found = fit(demo[demo["N"] < 3e4], "chinchilla", resamples=20)
+    assert any(
+        w.startswith("N takes 2 value(s): alpha and E are not separable") for w in found.warnings
+    )
+
+
+def test_unfinished_and_undecayed_rows_are_counted(demo: pd.DataFrame) -> None:
+    k = np.arange(len(demo))
+    marked = demo.assign(
+        status=np.where(k % 24 == 0, "failed", "finished"), phase=np.where(k % 24 == 1, "stable", "final"),
+        loss=np.where(k % 24 == 0, np.nan, demo["loss"]),
+    )  # fmt: skip
+    found = fit(marked, "neff_free", resamples=2)
+    reasons = dict(found.left_out)
+    assert reasons["status is not finished"] == 12
+    assert sum(n for why, n in found.left_out if why.startswith("phase")) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": np.nan}, r"loss must be positive and finite, got nan in row 3 \("),
+        ({"loss": -1.0}, "loss must be positive and finite, got -1.0"),
+        ({"N": 0.0}, "N must be positive"),
+        ({"objective": "mlm"}, "different objectives"),
+    ],
+)
+def test_bad_rows_are_named(demo: pd.DataFrame, change: dict[str, object], message: str) -> None:
+    frame = demo.assign(objective="causal")
+    for column, value in change.items():
+        frame.loc[frame.index[3], column] = value
+    with pytest.raises(ValueError, match=message):
+        fit(frame, "neff_free")
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "message"),
+    [
+        (slice(0, 0), "chinchilla", "the frame is empty"),
+        (slice(0, 4), "neff_free", "4 losses cannot determine 8 parameters"),
+        (slice(1, 7), "chinchilla", "no row is left to fit"),
+        (slice(0, 1), "ptq_kumar", "no row has P_post < 16"),
+    ],
+)
+def test_too_little_data_is_refused(
+    demo: pd.DataFrame, rows: slice, name: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(demo[rows], name)
+
+
+def test_a_ptq_law_needs_paired_differences(demo: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"needs the column\(s\) delta_ptq"):
+        fit(demo.drop(columns=["delta_ptq"]), "ptq_kumar")
+    with pytest.raises(ValueError, match="different PTQ methods"):
+        fit(demo.assign(ptq=np.where(demo.index % 2, "rtn", "gptq")), "ptq_kumar")
+
+
+def test_two_bits_are_outside_the_regime_of_a_ptq_law(demo: pd.DataFrame) -> None:
+    low = demo.assign(P_post=demo["P_post"].replace(3, 2))
+    assert (
+        dict(fit(low, "ptq_kumar", resamples=2).left_out)[
+            "P_post < 3: outside the regime of the term"
+        ]
+        == 24
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"loss": "mse"}, "huber, ls, lad"), ({"delta": 0.0}, "delta"), ({"intervals": "cell"}, "family, run, wald"), ({"resamples": 0}, "resamples")],
+)  # fmt: skip
+def test_options_are_checked(demo: pd.DataFrame, option: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(demo, law("chinchilla"), **option)  # pyright: ignore[reportArgumentType]
