@@ -114,7 +114,7 @@ class _RMSNorm(torch.autograd.Function):
         unit, r, w = ctx.saved_tensors
         g = grads[0]
         p = g * unit
-        dot = (p * w).sum(-1, keepdim=True) if w.dim() > 1 else (p @ w).unsqueeze(-1)
+        dot = (p * w).sum(-1, keepdim=True) if w.dim() > 1 else p @ w.unsqueeze(-1)
         dx = (g * w).addcmul_(unit, dot, value=-1 / unit.shape[-1]).mul_(r)
         return dx, p.sum_to_size(w.shape), None
 
@@ -246,10 +246,13 @@ class Decoder(nn.Module):
 
 
 def linears(
-    model: nn.Module, keep: Sequence[str] = KEPT
+    model: nn.Module, keep: Sequence[str] = KEPT, shared: bool = False
 ) -> Iterator[tuple[str, Linear | nn.Linear]]:
-    """The linears of the blocks by name: all but those whose last name is in `keep`."""
-    for name, module in model.named_modules():
+    """The linears of the blocks by name: all but those whose last name is in `keep`.
+
+    shared: a linear that stands in several places comes once for each.
+    """
+    for name, module in model.named_modules(remove_duplicate=not shared):
         if isinstance(module, (Linear, nn.Linear)) and name.rpartition(".")[2] not in keep:
             yield name, module
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class NoPtq(Ptq):
     SHORT: ClassVar[str] = "none"
-    bits: ClassVar[int] = 16  # type: ignore[misc]
+    bits: ClassVar[int] = 16  # pyright: ignore[reportIncompatibleVariableOverride]  (fixed)
 
     def normal(self) -> dict[str, Any] | None:
         return None

@@ -25,11 +25,11 @@ from precisionlaws.quant.formats.base import Format
 SEAMS = {"activations": ("in_qkv", "in_o", "in_mlp", "in_down"), "kv": ("k_cache", "v_cache")}
 
 
-class Quantizer(nn.Module):
+class Quantizer(Seam):
     """A format in the place of a seam."""
 
-    def __init__(self, format: Format) -> None:
-        super().__init__()
+    def __init__(self, seam: Seam, format: Format) -> None:
+        super().__init__(seam.length)
         self.format = format
         self.apply_format = format.quantizer()
 
@@ -113,45 +113,62 @@ def attach(
     kv: Format | None = None,
     keep: tuple[str, ...] = KEPT,
 ) -> nn.Module:
-    """Quantize `model` in place, and return it. A role of None or 16 bits changes nothing.
+    """Quantize `model` in place, and return it (or what replaces it, if it is one linear). A role of None or 16 bits changes nothing; attaching
+    a role again replaces its format.
 
     keep: last names of linears that are not quantized.
     Raises: ConfigError if a format does not fit a tensor, or if a role has no place in this model.
     """
     w, a, k = (f if f is not None and not f.off else None for f in (weights, activations, kv))
-    plan: list[tuple[str, nn.Module]] = []
-    for name, module in linears(model, keep):
-        if isinstance(module, Linear):
-            if w:
-                w.fits(module.weight.shape[-1], f"{name}.weight")
-                plan.append((name, QuantLinear(module, w)))
-        elif w or a:
-            for format in (w, a):
-                if format:
-                    format.fits(module.in_features, f"{name}.weight")
-            plan.append((name, QuantTorchLinear(module, w, a)))
-    foreign = any(isinstance(m, QuantTorchLinear) for _, m in plan)
-    for role, format in (("activations", a), ("kv", k)):
-        if format is None:
-            continue
-        places = list(seams(model, SEAMS[role]))
-        if not places and not (role == "activations" and foreign):
-            raise ConfigError(
-                f"{role} cannot be quantized: this model has no {' or '.join(SEAMS[role])} (models.parts.Seam)"
-            )
-        for name, seam in places:
-            format.fits(seam.length, name)
-            plan.append((name, Quantizer(format)))
-    if w and not any(isinstance(m, (QuantLinear, QuantTorchLinear)) for _, m in plan):
+    plan = linear_plan(model, w, a, keep)
+    own_input = any(isinstance(m, QuantTorchLinear) for m in plan.values())
+    if w and not plan:
         raise ConfigError("weights cannot be quantized: this model has no linears besides the head")
-    for name, module in plan:  # nothing is replaced before everything is known to fit
+    if a:
+        plan |= seam_plan(model, "activations", a, needed=not own_input)
+    if k:
+        plan |= seam_plan(model, "kv", k, needed=True)
+    for name, module in plan.items():  # nothing is replaced before everything is known to fit
         parent, _, leaf = name.rpartition(".")
+        if not leaf:
+            return module
         setattr(model.get_submodule(parent), leaf, module)
     return model
 
 
+def linear_plan(
+    model: nn.Module, weights: Format | None, activations: Format | None, keep: tuple[str, ...]
+) -> dict[str, nn.Module]:
+    """Name -> what replaces the linear of that name."""
+    plan: dict[str, nn.Module] = {}
+    for name, module in linears(model, keep, shared=True):
+        for format in (weights, activations if isinstance(module, nn.Linear) else None):
+            if format:
+                format.fits(module.weight.shape[-1], f"{name}.weight")
+        if isinstance(module, nn.Linear):
+            if weights or activations:
+                plan[name] = QuantTorchLinear(module, weights, activations)
+        elif weights:
+            plan[name] = QuantLinear(module, weights)
+    return plan
+
+
+def seam_plan(model: nn.Module, role: str, format: Format, needed: bool) -> dict[str, nn.Module]:
+    """Name -> the quantizer that replaces the seam of that name."""
+    plan: dict[str, nn.Module] = {}
+    for name, seam in seams(model, SEAMS[role]):
+        format.fits(seam.length, name)
+        plan[name] = Quantizer(seam, format)
+    if needed and not plan:
+        places = " or ".join(SEAMS[role])
+        raise ConfigError(
+            f"{role} cannot be quantized: this model has no {places} (models.parts.Seam)"
+        )
+    return plan
+
+
 def seams(model: nn.Module, names: tuple[str, ...]) -> Iterator[tuple[str, Seam]]:
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, Seam) and name.rpartition(".")[2] in names:
             yield name, module
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import build, count
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts, forward_flops, training_bytes, training_flops

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.models.base import Size
 from precisionlaws.models.llama import Llama

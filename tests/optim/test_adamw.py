@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.parts import Decoder, initialize, stack

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.optim.lr_schedules.wsd import Wsd
 

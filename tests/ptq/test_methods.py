@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from precisionlaws import ptq
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build, normal_json
 from precisionlaws.kernels import reference
 from precisionlaws.models.base import Model, Size

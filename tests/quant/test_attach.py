@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.models.base import Size
 from precisionlaws.models.llama import Llama
@@ -82,6 +82,14 @@ def test_each_role_replaces_its_own_and_never_embedding_or_head(role: str) -> No
     assert list(model.state_dict()) == state
     assert {n: id(p) for n, p in model.named_parameters()} == parameters
     assert type(model.head) is Linear
+
+
+def test_attaching_again_replaces_the_format() -> None:
+    once, twice = llama(), llama()
+    attached(twice, {r: fmt(3) for r in ROLES})
+    for model in (once, twice):
+        attached(model, {r: fmt(8) for r in ROLES})
+    assert torch.equal(once(tokens(2, 9)), twice(tokens(2, 9)))
 
 
 def test_weights_equal_a_model_with_rounded_weights() -> None:
@@ -200,6 +208,14 @@ def test_someone_elses_model() -> None:
         ConfigError, match="kv cannot be quantized: this model has no k_cache or v_cache"
     ):
         attach(net, kv=fmt(4))
+
+
+def test_a_linear_in_two_places_is_quantized_in_both() -> None:
+    linear, x = nn.Linear(8, 8), torch.randn(3, 8)
+    rounded = fake_quantize(linear.weight, fmt(3))
+    expected = F.linear(F.linear(x, rounded, linear.bias), rounded, linear.bias)
+    assert torch.equal(attach(nn.Sequential(linear, linear), weights=fmt(3))(x), expected)
+    assert torch.equal(attach(linear, weights=fmt(3))(x), F.linear(x, rounded, linear.bias))
 
 
 def test_a_model_without_linears_is_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, Spec, build, plain
 from precisionlaws.quant import fake_quantize
 from precisionlaws.quant.formats.base import Format
@@ -97,7 +97,7 @@ def test_specs_never_import_torch() -> None:
     code = """
 import sys
 import yaml
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import build, normal_json
 from precisionlaws.models.base import Size
 from precisionlaws.models.count import forward_flops

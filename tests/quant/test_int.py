@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.kernels import reference
 from precisionlaws.quant import fake_quantize
