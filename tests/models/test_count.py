@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from precisionlaws.overrides import option
 from precisionlaws.config import build, count
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts, forward_flops, training_bytes, training_flops
 from precisionlaws.models.parts import linears
+from precisionlaws.overrides import option
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SIZES = sorted(p.stem for p in (CONF / "size").glob("*.yaml"))

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.parts import Decoder, initialize, stack
 from precisionlaws.optim.adamw import AdamW
+from precisionlaws.overrides import option
 from precisionlaws.quant import attach
 from precisionlaws.quant.formats.base import Format
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.optim.lr_schedules.wsd import Wsd
+from precisionlaws.overrides import option
 
 
 def wsd(**fields: Any) -> Wsd:

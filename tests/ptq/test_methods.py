@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from precisionlaws import ptq
-from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build, normal_json
 from precisionlaws.kernels import reference
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.parts import Decoder, initialize, linears
+from precisionlaws.overrides import option
 from precisionlaws.ptq.application import method_of, model_bits
 from precisionlaws.ptq.packing import pack, unpack
 from precisionlaws.quant import attach

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.models.base import Size
 from precisionlaws.models.llama import Llama
 from precisionlaws.models.parts import Decoder, Linear, initialize, linears, stack
+from precisionlaws.overrides import option
 from precisionlaws.quant import attach, fake_quantize
 from precisionlaws.quant.attachment import Quantizer, QuantLinear
 from precisionlaws.quant.formats.int import Int

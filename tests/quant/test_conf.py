@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, Spec, build, plain
+from precisionlaws.overrides import option
 from precisionlaws.quant import fake_quantize
 from precisionlaws.quant.formats.base import Format
 from precisionlaws.quant.roles import Quant

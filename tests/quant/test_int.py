@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.kernels import reference
+from precisionlaws.overrides import option
 from precisionlaws.quant import fake_quantize
 from precisionlaws.quant.formats.int import Int
 
