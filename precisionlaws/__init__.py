@@ -1,3 +1,70 @@
-"""The open instrument for precision scaling laws."""
+"""The open instrument for precision scaling laws.
+
+    import precisionlaws as pl
+
+    frame = pl.load("results")              # a store, CSV or parquet: one row per loss
+    fitted = pl.fit(frame, "neff_kumar")    # coefficients with intervals
+    print(pl.plan(fitted, flops=1e18))      # N*, D*, P*
+
+Everything public is here and is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from precisionlaws import ptq, quant, sweep
+    from precisionlaws.fitting import Fit, compare, fit
+    from precisionlaws.laws import law
+    from precisionlaws.planning import Plan, plan
+    from precisionlaws.plots import plot
+    from precisionlaws.run import RunConfig, compose
+    from precisionlaws.store import load
+    from precisionlaws.sweep.api import quantize
+    from precisionlaws.training.train import Result, train
+
+PUBLIC = {
+    "Fit": "fitting",
+    "Plan": "planning",
+    "Result": "training.train",
+    "RunConfig": "run",
+    "compare": "fitting",
+    "compose": "run",
+    "fit": "fitting",
+    "law": "laws",
+    "load": "store",
+    "plan": "planning",
+    "plot": "plots",
+    "quantize": "sweep.api",
+    "train": "training.train",
+}
+MODULES = ("ptq", "quant", "sweep")
+
+__all__ = [
+    "Fit",
+    "Plan",
+    "Result",
+    "RunConfig",
+    "compare",
+    "compose",
+    "fit",
+    "law",
+    "load",
+    "plan",
+    "plot",
+    "ptq",
+    "quant",
+    "quantize",
+    "sweep",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{PUBLIC[name]}"), name)

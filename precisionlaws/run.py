@@ -180,7 +180,7 @@ def compose(overrides: Iterable[str] = ()) -> RunConfig:
 
     Raises: ConfigError (one line: field, value, rule, nearest valid name).
     """
-    from precisionlaws.compose import single
+    from precisionlaws.overrides import single
 
     overrides = list(overrides)
     for text in overrides:

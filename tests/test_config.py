@@ -127,7 +127,7 @@ HOSTILE = [
     "precisionlaws.__main__.Model",
     "precisionlaws.nowhere.Model",
     "precisionlaws.models.base.Model.__init__",
-    "precisionlaws.compose.Path",
+    "precisionlaws.overrides.Path",
     "subprocess.Popen",
     "builtins.exec",
     "",

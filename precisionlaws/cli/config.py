@@ -18,7 +18,7 @@ def list_(
     ] = None,
 ) -> None:
     """The options of a group, or all groups."""
-    from precisionlaws.compose import CONF
+    from precisionlaws.overrides import CONF
     from precisionlaws.config import ConfigError, nearest
 
     groups = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from precisionlaws.compose import CONF, expand
+from precisionlaws.overrides import CONF, expand
 from precisionlaws.config import ConfigError, build, nearest
 from precisionlaws.ptq.base import Ptq, eval_id
 from precisionlaws.run import Exec, Launcher, RunConfig, located, run_id
@@ -123,7 +123,7 @@ def the_one(part: str, blocks: list[list[Any]]) -> Any:
 
 
 def nothing() -> Ptq:
-    from precisionlaws.compose import option
+    from precisionlaws.overrides import option
 
     return build(option("ptq", "none"), Ptq, "ptq")  # type: ignore[return-value]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import build
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store, read_json

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from precisionlaws.compose import option
+from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
 from precisionlaws.run import Exec, RunConfig, compose, run_id, trunk_id
 from precisionlaws.store import Store

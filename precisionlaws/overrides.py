@@ -2,7 +2,7 @@
 
 A full Hydra compose costs 0.1-0.3 s, so a grid of thousands of points is not composed point by point.
 Overrides are collected per part (`size`, `quant.weights`, ...), each part variant is built and checked
-once, and parts are combined. The result equals a full compose (tests/test_compose.py samples it).
+once, and parts are combined. The result equals a full compose (tests/test_overrides.py samples it).
 Hydra's own messages are never shown: keys and options are looked up in the Specs and in `conf/` first.
 """
 

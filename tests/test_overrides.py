@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from precisionlaws.compose import CONF, expand, load, options
+from precisionlaws.overrides import CONF, expand, load, options
 from precisionlaws.config import ConfigError, build
 from precisionlaws.run import RunConfig, compose
 
