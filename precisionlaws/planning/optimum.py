@@ -31,7 +31,7 @@ def split(
         N = law.base.optimal_N(p, K * eff) / eff
     else:
         N = _golden(lambda N: law.base.loss(p, N * eff, K / N), np.log(K)) + 0.0 * eff
-    D = K / N
+    D = K * 0.0 + fixed["D"] if "D" in fixed else K / N
     return N, D, law.base.loss(p, N * eff, D)
 
 

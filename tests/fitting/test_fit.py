@@ -1,9 +1,9 @@
 """`fit` on a study of the demo's size: what it finds, what it says, and what it refuses."""
 
 import json
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from precisionlaws.fitting import Fit, fit
@@ -11,12 +11,12 @@ from precisionlaws.laws import law
 
 
 @pytest.fixture(scope="module")
-def free(demo: pd.DataFrame) -> Fit:
+def free(demo: Any) -> Fit:
     return fit(demo, "neff_free", resamples=400)
 
 
 @pytest.fixture(scope="module")
-def ptq(demo: pd.DataFrame) -> Fit:
+def ptq(demo: Any) -> Fit:
     return fit(demo, "ptq_kumar", resamples=400)
 
 
@@ -31,19 +31,19 @@ def test_efficiencies_are_found_where_E_is_not(free: Fit, true: dict[str, float]
     assert not any("w at 3" in w for w in free.warnings)
 
 
-def test_delta_is_fitted_pair_by_pair(ptq: Fit, true: dict[str, float], demo: pd.DataFrame) -> None:
+def test_delta_is_fitted_pair_by_pair(ptq: Fit, true: dict[str, float], demo: Any) -> None:
     assert ptq.certified
-    assert (ptq.delta_rows["delta_ptq"] < 0).any()  # no row is chosen by its outcome
-    assert len(ptq.delta_rows) == (demo["P_post"] < 16).sum()
+    rows: Any = ptq.delta_rows
+    assert (rows["delta_ptq"] < 0).any()  # no row is chosen by its outcome
+    assert len(rows) == (demo["P_post"] < 16).sum()
     assert len(ptq.rows) == 24  # the base: unquantized runs only
-    for name in ("gamma_D", "gamma_N", "gamma_post"):
-        low, high = ptq.interval(name)
-        assert low <= true[name] <= high, name
+    for name, far in (("gamma_D", 0.08), ("gamma_N", 0.08), ("gamma_post", 0.03)):
+        assert ptq.params[name] == pytest.approx(true[name], abs=far)  # three sd of such studies
     assert ptq.noise["r"] == pytest.approx(0.15, rel=0.4)
     assert ptq.noise["sigma0"] == pytest.approx(3e-4, rel=0.4)
 
 
-def test_noise_of_the_total_loss_does_not_reach_delta(ptq: Fit, demo: pd.DataFrame) -> None:
+def test_noise_of_the_total_loss_does_not_reach_delta(ptq: Fit, demo: Any) -> None:
     shaken = demo.assign(loss=demo["loss"] * np.where(demo["P_post"] < 16, 1.5, 1.0))
     again = fit(shaken, "ptq_kumar", resamples=2)
     assert again.params["gamma_post"] == pytest.approx(ptq.params["gamma_post"], rel=1e-9)
@@ -62,7 +62,7 @@ def test_json_holds_everything(free: Fit, ptq: Fit) -> None:
         Fit.from_json("{}")
 
 
-def test_same_seed_same_draws(free: Fit, demo: pd.DataFrame) -> None:
+def test_same_seed_same_draws(free: Fit, demo: Any) -> None:
     again = fit(demo, "neff_free", resamples=400)
     assert again.to_json() == free.to_json()
     other = fit(demo, "neff_free", resamples=400, seed=1)
@@ -70,7 +70,7 @@ def test_same_seed_same_draws(free: Fit, demo: pd.DataFrame) -> None:
     assert not np.array_equal(other.samples["alpha"], free.samples["alpha"])
 
 
-def test_row_order_does_not_matter(demo: pd.DataFrame, free: Fit) -> None:
+def test_row_order_does_not_matter(demo: Any, free: Fit) -> None:
     again = fit(demo.sample(frac=1, random_state=0), "neff_free", resamples=2)
     assert again.objective.value == pytest.approx(free.objective.value, rel=1e-9)
 
@@ -94,25 +94,26 @@ def test_derived_quantities_have_intervals(free: Fit) -> None:
 
 
 def test_prediction_interval_holds_the_confidence_interval(free: Fit) -> None:
-    out = free.predict(free.rows)
+    rows: Any = free.rows
+    out: Any = free.predict(rows)
     assert ((out["run_low"] < out["low"]) & (out["high"] < out["run_high"])).mean() > 0.95
-    inside = (free.rows["loss"] >= out["run_low"]) & (free.rows["loss"] <= out["run_high"])
+    inside = (rows["loss"] >= out["run_low"]) & (rows["loss"] <= out["run_high"])
     assert inside.mean() > 0.9
 
 
 @pytest.mark.parametrize("loss", ["ls", "lad"])
-def test_other_losses(demo: pd.DataFrame, true: dict[str, float], loss: str) -> None:
+def test_other_losses(demo: Any, true: dict[str, float], loss: str) -> None:
     found = fit(demo, "neff_free", loss=loss, resamples=50)
     assert found.params["eff_w[3]"] == pytest.approx(true["eff_w[3]"], abs=0.1)
 
 
 @pytest.mark.parametrize(("intervals", "text"), [("run", "bootstrap of 24 runs"), ("wald", "Wald")])
-def test_other_intervals(demo: pd.DataFrame, intervals: str, text: str) -> None:
+def test_other_intervals(demo: Any, intervals: str, text: str) -> None:
     found = fit(demo, "chinchilla", intervals=intervals, resamples=60)
     assert text in found.intervals
 
 
-def test_many_families_are_bootstrapped(demo: pd.DataFrame) -> None:
+def test_many_families_are_bootstrapped(demo: Any) -> None:
     found = fit(
         demo.assign(family=demo["family"] + demo["D"].astype(str)), "chinchilla", resamples=60
     )
@@ -120,7 +121,7 @@ def test_many_families_are_bootstrapped(demo: pd.DataFrame) -> None:
     assert "bootstrap of 24 families" in found.intervals
 
 
-def test_without_families_every_run_stands_alone(demo: pd.DataFrame) -> None:
+def test_without_families_every_run_stands_alone(demo: Any) -> None:
     found = fit(demo.drop(columns=["family"]), "chinchilla", resamples=20)
     assert found.clusters == 24
     assert any("no family column: every run is taken as independent" in w for w in found.warnings)
@@ -130,12 +131,12 @@ def test_without_families_every_run_stands_alone(demo: pd.DataFrame) -> None:
     assert any("every row is taken as independent" in w for w in found.warnings)
 
 
-def test_one_family_is_no_ground_for_an_interval(demo: pd.DataFrame) -> None:
+def test_one_family_is_no_ground_for_an_interval(demo: Any) -> None:
     found = fit(demo.assign(family="all"), "chinchilla", resamples=20)
     assert "one family: nothing to resample" in found.intervals
 
 
-def test_a_width_of_one_family_has_no_interval(demo: pd.DataFrame) -> None:
+def test_a_width_of_one_family_has_no_interval(demo: Any) -> None:
     one = (demo["P_w"] != 3) | (demo["family"] == demo["family"].iloc[0])
     found = fit(demo[one], "neff_free", resamples=50)
     assert found.one_cluster == ("eff_w[3]",)
@@ -143,27 +144,27 @@ def test_a_width_of_one_family_has_no_interval(demo: pd.DataFrame) -> None:
     assert any("no interval for eff_w[3]" in w for w in found.warnings)
 
 
-def test_one_width_cannot_tell_an_offset(demo: pd.DataFrame) -> None:
+def test_one_width_cannot_tell_an_offset(demo: Any) -> None:
     found = fit(demo, "neff_kumar", resamples=50)
     assert "n_kv" not in found.params
     assert any("n_kv is taken as 0" in w for w in found.warnings)
 
 
-def test_mixed_machines_are_named(demo: pd.DataFrame) -> None:
+def test_mixed_machines_are_named(demo: Any) -> None:
     found = fit(
         demo.assign(**{"exec.threads": np.arange(len(demo)) % 2}), "chinchilla", resamples=2
     )
     assert any("exec.threads (6 families)" in w for w in found.warnings)
 
 
-def test_two_sizes_leave_E_open(demo: pd.DataFrame) -> None:
+def test_two_sizes_leave_E_open(demo: Any) -> None:
     found = fit(demo[demo["N"] < 3e4], "chinchilla", resamples=20)
     assert any(
         w.startswith("N takes 2 value(s): alpha and E are not separable") for w in found.warnings
     )
 
 
-def test_unfinished_and_undecayed_rows_are_counted(demo: pd.DataFrame) -> None:
+def test_unfinished_and_undecayed_rows_are_counted(demo: Any) -> None:
     k = np.arange(len(demo))
     marked = demo.assign(
         status=np.where(k % 24 == 0, "failed", "finished"), phase=np.where(k % 24 == 1, "stable", "final"),
@@ -184,7 +185,7 @@ def test_unfinished_and_undecayed_rows_are_counted(demo: pd.DataFrame) -> None:
         ({"objective": "mlm"}, "different objectives"),
     ],
 )
-def test_bad_rows_are_named(demo: pd.DataFrame, change: dict[str, object], message: str) -> None:
+def test_bad_rows_are_named(demo: Any, change: dict[str, object], message: str) -> None:
     frame = demo.assign(objective="causal")
     for column, value in change.items():
         frame.loc[frame.index[3], column] = value
@@ -201,21 +202,19 @@ def test_bad_rows_are_named(demo: pd.DataFrame, change: dict[str, object], messa
         (slice(0, 1), "ptq_kumar", "no row has P_post < 16"),
     ],
 )
-def test_too_little_data_is_refused(
-    demo: pd.DataFrame, rows: slice, name: str, message: str
-) -> None:
+def test_too_little_data_is_refused(demo: Any, rows: slice, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(demo[rows], name)
 
 
-def test_a_ptq_law_needs_paired_differences(demo: pd.DataFrame) -> None:
+def test_a_ptq_law_needs_paired_differences(demo: Any) -> None:
     with pytest.raises(ValueError, match=r"needs the column\(s\) delta_ptq"):
         fit(demo.drop(columns=["delta_ptq"]), "ptq_kumar")
     with pytest.raises(ValueError, match="different PTQ methods"):
         fit(demo.assign(ptq=np.where(demo.index % 2, "rtn", "gptq")), "ptq_kumar")
 
 
-def test_two_bits_are_outside_the_regime_of_a_ptq_law(demo: pd.DataFrame) -> None:
+def test_two_bits_are_outside_the_regime_of_a_ptq_law(demo: Any) -> None:
     low = demo.assign(P_post=demo["P_post"].replace(3, 2))
     assert (
         dict(fit(low, "ptq_kumar", resamples=2).left_out)[
@@ -229,6 +228,6 @@ def test_two_bits_are_outside_the_regime_of_a_ptq_law(demo: pd.DataFrame) -> Non
     ("option", "message"),
     [({"loss": "mse"}, "huber, ls, lad"), ({"delta": 0.0}, "delta"), ({"intervals": "cell"}, "family, run, wald"), ({"resamples": 0}, "resamples")],
 )  # fmt: skip
-def test_options_are_checked(demo: pd.DataFrame, option: dict[str, object], message: str) -> None:
+def test_options_are_checked(demo: Any, option: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(demo, law("chinchilla"), **option)  # pyright: ignore[reportArgumentType]

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,19 +21,19 @@ EPOCH_MINIMUM = (
 )
 
 
-def loss_block(frame: pd.DataFrame, name: str) -> Block:
+def loss_block(frame: Any, name: str) -> Block:
     rows = select(frame, law(name))
     return block("loss", law(name).bind(rows.loss), rows.loss, centre(rows.loss))
 
 
-def delta_block(frame: pd.DataFrame) -> Block:
+def delta_block(frame: Any) -> Block:
     rows = select(frame, law("ptq_kumar"))
     sd = 3e-4 + 0.15 * np.abs(rows.delta["delta_ptq"].to_numpy(float))
     return block("delta", law("ptq_kumar").bind(rows.loss), rows.delta, centre(rows.loss), sd)
 
 
 @pytest.fixture(params=["chinchilla", "neff_kumar", "neff_free", "ptq_kumar"])
-def some_block(request: pytest.FixtureRequest, demo: pd.DataFrame) -> Block:
+def some_block(request: pytest.FixtureRequest, demo: Any) -> Block:
     return delta_block(demo) if request.param == "ptq_kumar" else loss_block(demo, request.param)
 
 
@@ -44,9 +45,9 @@ def epoch() -> Block:
     )
     if not path.exists():
         pytest.skip(f"no {path}")
-    table = pd.read_csv(path)
+    table: Any = pd.read_csv(path)
     N = table["Model Size"].to_numpy()
-    frame = pd.DataFrame(
+    frame: Any = pd.DataFrame(
         {"N": N, "D": table["Training FLOP"].to_numpy() / (6 * N), "loss": table["loss"]}
     )
     return loss_block(frame[frame["loss"] < frame["loss"].nlargest(5).min()], "chinchilla")
@@ -117,7 +118,7 @@ def test_no_scipy_start_ends_lower(some_block: Block, delta: float) -> None:
     assert at_ours.fun == pytest.approx(found.value[0], rel=1e-9)
 
 
-def test_a_batch_is_its_members_one_by_one(demo: pd.DataFrame) -> None:
+def test_a_batch_is_its_members_one_by_one(demo: Any) -> None:
     b = loss_block(demo, "neff_free")
     start, rng = search(b, np.inf).u[:1], np.random.default_rng(1)
     W = rng.integers(0, 3, (70, len(b.y))).astype(float)
@@ -127,7 +128,7 @@ def test_a_batch_is_its_members_one_by_one(demo: pd.DataFrame) -> None:
         assert together.value[i] == pytest.approx(alone.value[0], rel=1e-10)
 
 
-def test_bounds_hold_and_are_reported(demo: pd.DataFrame) -> None:
+def test_bounds_hold_and_are_reported(demo: Any) -> None:
     """The true E is 0: half of all such studies end at the bound."""
     b = loss_block(demo.assign(loss=demo["loss"] - 0.9), "chinchilla")
     found = search(b, np.inf)
@@ -138,14 +139,14 @@ def test_bounds_hold_and_are_reported(demo: pd.DataFrame) -> None:
     assert evidence.bounds == ("E",)
 
 
-def test_profile_is_lowest_at_the_minimum(demo: pd.DataFrame) -> None:
+def test_profile_is_lowest_at_the_minimum(demo: Any) -> None:
     b = loss_block(demo, "chinchilla")
     found = search(b, np.inf)
     values = profile(b, found.u[0], "E", np.linspace(0.0, 1.5, 7), np.inf)
     assert (values >= found.value[0] * (1 - 1e-9)).all()
 
 
-def test_a_point_that_is_not_a_minimum_is_not_certified(demo: pd.DataFrame) -> None:
+def test_a_point_that_is_not_a_minimum_is_not_certified(demo: Any) -> None:
     from dataclasses import replace
 
     b = loss_block(demo, "chinchilla")
