@@ -3,8 +3,8 @@
     import precisionlaws as pl
 
     frame = pl.load("results")              # a store, CSV or parquet: one row per loss
-    fitted = pl.fit(frame, "neff_kumar")    # coefficients with intervals
-    print(pl.plan(fitted, flops=1e18))      # N*, D*, P*
+    fitted = pl.fit(frame, pl.law("neff_kumar"))    # coefficients with intervals
+    print(pl.plan(fitted, flops=1e18).summary())
 
 Everything public is here and is imported when it is first used.
 """

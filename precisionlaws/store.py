@@ -130,7 +130,7 @@ def create(temporary: Path, path: Path) -> bool:
 
 
 def publish(path: Path, row: Mapping[str, Any]) -> None:
-    """Store a result once. A late duplicate must say the same, seconds aside.
+    """Store a result once. A late duplicate from equal code and machine facts must say the same.
 
     Raises: RuntimeError when the duplicate disagrees: a result is never overwritten.
     """
@@ -143,8 +143,8 @@ def publish(path: Path, row: Mapping[str, Any]) -> None:
         {k: v for k, v in json.loads(t).items() if k != "seconds" and not k.startswith("host")}
         for t in (path.read_text(), text)
     )
-    if old != new:
-        differs = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    differs = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    if differs and not any(k.startswith(("exec.", "code.")) for k in differs):
         raise RuntimeError(
             f"{path} holds another result for the same run (differs in {', '.join(differs)}); kept the first one"
         )

@@ -39,6 +39,7 @@ def main() -> None:
     try:
         app(["--debug"] * debug + [a for a in arguments if a != "--debug"])
     except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `precisionlaws runs list | head`
         sys.stderr.close()

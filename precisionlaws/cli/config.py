@@ -18,8 +18,8 @@ def list_(
     ] = None,
 ) -> None:
     """The options of a group, or all groups."""
-    from precisionlaws.overrides import CONF
     from precisionlaws.config import ConfigError, nearest
+    from precisionlaws.overrides import CONF
 
     groups = {
         p.name: sorted(o.stem for o in p.glob("*.yaml"))

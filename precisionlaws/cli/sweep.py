@@ -69,6 +69,7 @@ def run(plan: Any, files: Any, retry: bool, fail_fast: bool, json: bool) -> int:
         "finished": len(plan.points) - len(left) - len(now.diverged),
         "diverged": sorted(now.diverged),
         "failed": outcome.failed | outcome.skipped,
+        "fit": list(plan.fit),
     }
     print_json(numbers) if json else print(words(numbers, len(outcome.skipped)))
     return 1 if numbers["failed"] or left else 0
@@ -81,6 +82,8 @@ def words(numbers: dict[str, Any], skipped: int) -> str:
     if numbers["diverged"]:
         lines.append(f"diverged (recorded, not fitted): {', '.join(numbers['diverged'])}")
     lines += [f"failed: {run}: {error}" for run, error in numbers["failed"].items()]
+    if not numbers["failed"] and numbers["fit"]:
+        lines.append(f"next: precisionlaws fit {numbers['store']} --law {','.join(numbers['fit'])}")
     if skipped:
         lines.append("runs that failed before are tried again with --retry failed")
     return "\n".join(lines)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from precisionlaws.overrides import expand, option
 from precisionlaws.config import ConfigError, build
+from precisionlaws.overrides import expand, option
 from precisionlaws.ptq.base import Ptq, eval_id
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store, load

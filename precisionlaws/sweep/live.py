@@ -70,7 +70,7 @@ class Live:
         self.clear()
         lines = [
             self.summary(),
-            *(f"  {i}: {self.now.get(i, 'starting')}" for i in range(self.workers)),
+            *(f"  {i}: {self.now.get(i, 'waiting')}" for i in range(self.workers)),
         ]
         print("\n".join(lines), file=self.out, flush=True)
         self.drawn = len(lines)

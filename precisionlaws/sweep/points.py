@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from precisionlaws.overrides import CONF, expand
 from precisionlaws.config import ConfigError, build, nearest
+from precisionlaws.overrides import CONF, expand
 from precisionlaws.ptq.base import Ptq, eval_id
 from precisionlaws.run import Exec, Launcher, RunConfig, located, run_id
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from precisionlaws import __version__
+from precisionlaws.config import ConfigError, digest, dumps
 from precisionlaws.run import Exec, RunConfig
 
 NUMERIC = (
@@ -23,11 +24,11 @@ NUMERIC = (
 
 
 def device_of(wanted: str) -> str:
-    """Raises: ConfigError-free RuntimeError in words when a GPU is asked for and absent."""
+    """Raises: ConfigError when a GPU is asked for and absent."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("exec.device=cuda, but torch sees no GPU here")
+        raise ConfigError("exec.device=cuda, but torch sees no GPU here")
     return wanted
 
 
@@ -58,6 +59,11 @@ def provenance(fingerprint: str) -> dict[str, Any]:
         "data.fingerprint": fingerprint,
         "host.python": platform.python_version(),
     }
+
+
+def checkpoint_facts(exec: Exec, run: RunConfig) -> str:
+    """Names code and machine: only where both are equal does a resumed run give the same bits."""
+    return digest(dumps(exec_facts(exec, run) | {"code": source_digest()}))
 
 
 @functools.cache

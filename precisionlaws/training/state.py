@@ -5,7 +5,6 @@ its last checkpoint stands.
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,8 +83,9 @@ def fresh(run: RunConfig, device: str) -> State:
     return State(model, run.optimizer.build(model))
 
 
-def save(state: State, path: Path) -> None:
-    meta = {"step": str(state.step), "seconds": repr(state.seconds), "saved": repr(time.time())}
+def save(state: State, path: Path, facts: str) -> None:
+    """facts: names the code and machine; another one's checkpoint is not gone on from."""
+    meta = {"step": str(state.step), "seconds": repr(state.seconds), "facts": facts}
     tensors = {k: v.detach().contiguous().cpu() for k, v in state.tensors().items()}
     store.write(path, save_tensors(tensors, meta))
 
@@ -106,10 +106,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from None
 
 
-def resume(state: State, path: Path) -> None:
+def resume(state: State, path: Path, facts: str) -> bool:
+    """Go on from a checkpoint; False if other code or another machine wrote it.
+
+    Raises: ConfigError when it is damaged or of another model.
+    """
     tensors, meta = read(path)
+    if meta.get("facts") != facts:
+        return False
     try:
         state.restore(tensors, int(meta["step"]), float(meta["seconds"]))
+        return True
     except (KeyError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"checkpoint {path} does not fit its run: {str(error).splitlines()[0]}"

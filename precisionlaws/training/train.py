@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from precisionlaws.overrides import option
 from precisionlaws.config import build
+from precisionlaws.overrides import option
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store, read_json
 

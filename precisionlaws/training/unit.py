@@ -20,7 +20,7 @@ from precisionlaws.config import ConfigError, build, plain
 from precisionlaws.run import Exec, RunConfig, normal_text, run_id, trunk_id
 from precisionlaws.store import Store, listed
 from precisionlaws.training.evaluate import Losses, evaluate, held_out
-from precisionlaws.training.facts import device_of
+from precisionlaws.training.facts import checkpoint_facts, device_of
 from precisionlaws.training.loop import Diverged, Interrupted, advance, batches_of
 from precisionlaws.training.result import final_row
 from precisionlaws.training.state import LOG, State, fresh, resume, save
@@ -102,14 +102,14 @@ class Trainer:
     def trunk(self, state: State, run: RunConfig) -> None:
         """Bring `state` to the branch point of `run`, from the best checkpoint on disk."""
         folder, branch = self.store.trunk(trunk_id(run)), run.lr_schedule.decay_start(run.steps)
-        self.catch_up(state, folder, branch)
+        self.catch_up(state, run, folder, branch)
         if state.step == branch:
             return
         last: list[Path] = []  # the newest checkpoint between branch points: one is enough
 
         def keep(s: State) -> None:
             path = folder / f"step-{s.step}.safetensors"
-            save(s, path)
+            save(s, path, checkpoint_facts(self.exec, run))
             while last:
                 last.pop().unlink(missing_ok=True)
             if s.step < branch:
@@ -118,22 +118,24 @@ class Trainer:
         self.phase(state, run, branch, keep)
         keep(state)
 
-    def catch_up(self, state: State, folder: Path, branch: int) -> None:
-        steps = [
-            int(m[1]) for f in listed(folder) if (m := re.fullmatch(r"step-(\d+)\.safetensors", f))
-        ]
-        best = max((n for n in steps if n <= branch), default=0)
-        if best > state.step:
-            resume(state, folder / f"step-{best}.safetensors")
+    def catch_up(self, state: State, run: RunConfig, folder: Path, branch: int) -> None:
+        """Take over the furthest usable checkpoint up to the branch point."""
+        found = (re.fullmatch(r"step-(\d+)\.safetensors", name) for name in listed(folder))
+        steps = [int(m[1]) for m in found if m]
+        for step in sorted((n for n in steps if state.step < n <= branch), reverse=True):
+            path = folder / f"step-{step}.safetensors"
+            if resume(state, path, checkpoint_facts(self.exec, run)):
+                return
 
     def branch(self, state: State, run: RunConfig) -> None:
         """Decay, evaluate and publish `run`; `state` comes back as it was."""
         halfway = self.store.run(run_id(run)) / "resume.safetensors"
         snapshot = state.snapshot()
+        facts = checkpoint_facts(self.exec, run)
         if halfway.exists():
-            resume(state, halfway)
+            resume(state, halfway, facts)
         try:
-            self.phase(state, run, run.steps, lambda s: save(s, halfway))
+            self.phase(state, run, run.steps, lambda s: save(s, halfway, facts))
             windows = held_out(run, device_of(self.exec.device))
             losses = evaluate(state.model, windows, run.eval_batch)
         except Diverged:

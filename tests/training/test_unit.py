@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from precisionlaws.overrides import option
 from precisionlaws.config import ConfigError, build
+from precisionlaws.overrides import option
 from precisionlaws.run import Exec, RunConfig, compose, run_id, trunk_id
 from precisionlaws.store import Store
 from precisionlaws.training import loop, unit
@@ -186,6 +186,19 @@ def test_a_damaged_trunk_checkpoint_is_named(tiny: list[str], tmp_path: Path) ->
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(ConfigError, match=f"checkpoint {path} cannot be read"):
         train_runs([compose([*tiny, "tokens=5120"])], store, EXEC)
+
+
+def test_a_checkpoint_of_other_code_or_machine_is_not_gone_on_from(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(unit, "checkpoint_facts", lambda *_: "another")
+        train_runs([compose([*tiny, "tokens=2560"])], store, EXEC)
+    seen: list[int] = []
+    monkeypatch.setattr(loop.Batches, "at", counted(loop.Batches.at, seen))
+    train_runs([compose([*tiny, "tokens=5120"])], store, EXEC)
+    assert min(seen) == 0
 
 
 def test_another_config_under_the_same_name_is_an_error(tiny: list[str], tmp_path: Path) -> None:
