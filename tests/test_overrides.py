@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from precisionlaws.overrides import CONF, expand, load, options
 from precisionlaws.config import ConfigError, build
+from precisionlaws.overrides import CONF, expand, load, options
 from precisionlaws.run import RunConfig, compose
 
 FINGERPRINT = "f" * 64

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from precisionlaws.overrides import option
 from precisionlaws.config import build, normal_json
+from precisionlaws.overrides import option
 from precisionlaws.ptq.base import Ptq, eval_id
 from precisionlaws.run import RunConfig, compose, family, run_id, trunk_id
 
