@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from precisionlaws import laws
 from precisionlaws.fitting.objective import Block, block
 from precisionlaws.fitting.rows import Table, centre, select
 from precisionlaws.fitting.solve import search
-from precisionlaws.laws import Law
+from precisionlaws.laws import Law, law
 from precisionlaws.laws.base import Array
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    frame: "pd.DataFrame", law_list: Sequence[Law | str], *, delta: float = 1e-3
+    frame: "pd.DataFrame", laws: Sequence[Law | str], *, delta: float = 1e-3
 ) -> "pd.DataFrame":
     """One row per law: parameters, Huber sum, rms of log residuals, AICc, rms on the held-out runs.
 
@@ -26,15 +25,15 @@ def compare(
     """
     import pandas as pd
 
-    chosen = [laws.law(entry) if isinstance(entry, str) else entry for entry in law_list]
-    tables = [select(frame, law).loss for law in chosen]
+    chosen = [law(entry) if isinstance(entry, str) else entry for entry in laws]
+    tables = [select(frame, one).loss for one in chosen]
     keys = ["N", "D", "P_w", "P_a", "P_kv", "loss", "family"]
     common = set.intersection(*(set(map(tuple, t[keys].itertuples(index=False))) for t in tables))
     table = tables[0][[tuple(r) in common for r in tables[0][keys].itertuples(index=False)]]
     held = _largest(table)
     rows = [
-        {"law": law.name, "full_name": law.full_name, **_row(law, table, held, delta)}
-        for law in chosen
+        {"law": one.name, "full_name": one.full_name, **_row(one, table, held, delta)}
+        for one in chosen
     ]
     return pd.DataFrame(rows).sort_values("heldout_rms", kind="stable", ignore_index=True)
 

@@ -22,6 +22,8 @@ def doubts(fit: "Fit", solved: tuple[Solved, ...], draws: Draws) -> list[str]:
             out.append(
                 f"{n} {'losses' if s.block.kind == 'loss' else 'δ'} for {p} parameters: fewer than two each"
             )
+    if fit.law.scales and not fit.measured:
+        out.append("no run below 16 bits: nothing is learnt of bits, and the law is its base")
     out += _not_certified(fit)
     if draws.clusters < 5:
         out.append(

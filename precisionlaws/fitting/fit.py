@@ -127,7 +127,7 @@ class Fit:
         for name in ("rows", "delta_rows"):
             table = getattr(self, name)
             out[name] = {str(c): [None if v != v else v for v in table[c].tolist()] for c in table}
-        return json.dumps(out, allow_nan=True)
+        return json.dumps(out, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Fit":

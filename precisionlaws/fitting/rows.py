@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,9 @@ def select(frame: Table, law: Law) -> Rows:
         if law.penalties
         else _keep(table, ~after, "P_post < 16: the law has no PTQ term", left_out)
     )
-    for column in BITS[:3]:
-        if column not in {c for t in law.scales for c in t.COLUMNS}:
-            why = f"{column} < 16: the law has no scale for it"
-            loss, delta = (
-                _keep(part, part[column] >= OFF, why, left_out) for part in (loss, delta)
-            )
+    # A δ is that of an unquantized run unless its term reads the training bits.
+    loss = _modelled(loss, law.scales, "scale", left_out)
+    delta = _modelled(delta, law.penalties, "PTQ term", left_out)
     for term in law.penalties:
         _require(frame, ("delta_ptq",), law)
         least = getattr(term, "MIN_BITS", 0.0)
@@ -75,7 +73,7 @@ def select(frame: Table, law: Law) -> Rows:
     if law.penalties:
         _finite(delta, "delta_ptq")
         _one_method(delta)
-    warnings += _mixed_exec(frame.loc[table.index], table)
+    warnings += _mixed_exec(table)
     merged: dict[str, int] = {}
     for why, n in left_out:
         merged[why] = merged.get(why, 0) + n
@@ -101,19 +99,37 @@ def centre(table: Table) -> dict[str, float]:
 
 
 def _filled(frame: Table) -> tuple[Table, list[str]]:
-    table, warnings = frame.copy(), []
+    table, warnings = frame.reset_index(drop=True), []
     for column, value in NEUTRAL.items():
         table[column] = table[column].fillna(value) if column in table else value
-    if "family" not in table or table["family"].isna().any():
+    lacking = table["family"].isna() | (table["family"] == "") if "family" in table else True
+    if np.any(lacking):
         source = "run_id" if "run_id" in table and table["run_id"].notna().all() else None
-        table["family"] = (
-            table[source].astype(str) if source else [f"row {i}" for i in range(len(table))]
-        )
+        name = table[source].astype(str) if source else [f"row {i}" for i in range(len(table))]
+        table["family"] = np.where(lacking, name, table.get("family", ""))
         unit = "run" if source else "row"
         warnings.append(
-            f"no family column: every {unit} is taken as independent, and intervals are too narrow if some share a seed"
+            f"{'no family column' if np.all(lacking) else 'rows without a family'}: every {unit} there is taken as "
+            "independent, and intervals are too narrow if some share a seed"
         )
+    if {"run_id", "eval_id"} <= set(table):
+        twice = table.duplicated(["run_id", "eval_id"])
+        if twice.any():
+            raise ValueError(
+                f"run_id and eval_id of {_where(table, twice.to_numpy())} occur twice: one row per point"
+            )
     return table, warnings
+
+
+def _modelled(
+    table: Table, terms: tuple[ModuleType, ...], what: str, left_out: list[tuple[str, int]]
+) -> Table:
+    """Rows whose training bits differ from 16 only where a term reads them."""
+    for column in BITS[:3]:
+        if column not in {c for t in terms for c in t.COLUMNS}:
+            why = f"{column} < 16: the law has no {what} for it"
+            table = _keep(table, table[column] >= OFF, why, left_out)
+    return table
 
 
 def _keep(table: Table, mask: Any, why: str, left_out: list[tuple[str, int]]) -> Table:
@@ -163,10 +179,10 @@ def _one_method(delta: Table) -> None:
             )
 
 
-def _mixed_exec(frame: Table, table: Table) -> list[str]:
+def _mixed_exec(table: Table) -> list[str]:
     mixed = []
-    for column in (c for c in map(str, frame.columns) if c.startswith("exec.")):
-        kinds = frame[column].groupby(table["family"]).nunique()
+    for column in (c for c in map(str, table.columns) if c.startswith("exec.")):
+        kinds = table.groupby("family")[column].nunique()
         if (kinds > 1).any():
             mixed.append(f"{column} ({int((kinds > 1).sum())} families)")
     if not mixed:

@@ -48,11 +48,12 @@ class Plan:
         return quantiles(self.samples[name], level)
 
     def to_json(self) -> str:
-        """Numbers, tables and warnings; floats round-trip exactly."""
+        """Numbers, tables and warnings; floats round-trip exactly, and what has no end (D_crit may not) is null."""
         out = {name: getattr(self, name) for name in self.__dataclass_fields__}
         out["samples"] = {k: v.tolist() for k, v in self.samples.items()}
         out["regret"], out["critical"] = self.regret.to_dict("list"), self.critical.to_dict("list")
-        return json.dumps({**out, "intervals": {k: self.interval(k) for k in self.samples}})
+        out["intervals"] = {k: self.interval(k) for k in self.samples}
+        return json.dumps(_finite(out), allow_nan=False)
 
     def summary(self) -> str:
         """The printed report."""
@@ -90,6 +91,15 @@ def quantiles(draws: Array, level: float) -> tuple[float, float]:
     ends = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(np.where(np.isnan(draws), np.inf, draws), ends, method="nearest")
     return float(low), float(high)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for infinite numbers, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _solve(

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from precisionlaws.fitting import Fit, fit
@@ -124,11 +125,13 @@ def test_many_families_are_bootstrapped(demo: Any) -> None:
 def test_without_families_every_run_stands_alone(demo: Any) -> None:
     found = fit(demo.drop(columns=["family"]), "chinchilla", resamples=20)
     assert found.clusters == 24
-    assert any("no family column: every run is taken as independent" in w for w in found.warnings)
+    assert any(
+        "no family column: every run there is taken as independent" in w for w in found.warnings
+    )
     found = fit(
         demo[["N", "D", "P_w", "P_a", "P_kv", "P_post", "loss"]], "chinchilla", resamples=20
     )
-    assert any("every row is taken as independent" in w for w in found.warnings)
+    assert any("every row there is taken as independent" in w for w in found.warnings)
 
 
 def test_one_family_is_no_ground_for_an_interval(demo: Any) -> None:
@@ -231,3 +234,26 @@ def test_two_bits_are_outside_the_regime_of_a_ptq_law(demo: Any) -> None:
 def test_options_are_checked(demo: Any, option: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(demo, law("chinchilla"), **option)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_delta_of_a_quantized_run_is_outside_the_law(demo: Any) -> None:
+    """Rounding a run that was trained at 4 bits is another experiment (Kumar et al., Eq. 9)."""
+    pairs = demo[demo["P_post"] < 16]
+    extra = pairs.assign(P_w=4, run_id=pairs["run_id"] + "x")
+    both = fit(pd.concat([demo, extra]), "neff_free+ptq_kumar", resamples=2)
+    assert dict(both.left_out)["P_w < 16: the law has no PTQ term for it"] == len(pairs)
+    assert len(both.rows) == 168
+    assert both.certified
+
+
+def test_without_quantized_runs_a_law_of_bits_is_its_base(demo: Any) -> None:
+    plain = demo[(demo[["P_w", "P_a", "P_kv", "P_post"]] == 16).all(axis=1)]
+    found = fit(plain, "neff_free", resamples=20)
+    assert set(found.params) == {"A", "alpha", "B", "beta", "E"}
+    assert any(w.startswith("no run below 16 bits") for w in found.warnings)
+
+
+def test_a_point_that_occurs_twice_is_refused(demo: Any) -> None:
+    frame = demo.assign(eval_id=demo["P_post"].astype(str))
+    with pytest.raises(ValueError, match="occur twice"):
+        fit(pd.concat([frame, frame.iloc[:1]]), "neff_free")
