@@ -89,6 +89,8 @@ def test_from_a_csv_to_a_figure(
     assert cli(monkeypatch, "plan", "fits/neff_free.json", "--flops", "1e13", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["P"] == 4  # eff/P: .17, .20, .16, .06
+    both = ("fits/neff_free.json", "fits/neff_kumar.json")
+    assert cli(monkeypatch, "plot", "optimal-bits", *both) == 0
     assert cli(monkeypatch, "plot", "fit", "fits/neff_free.json", "-o", "deep/fit.svg") == 0
     assert (tmp_path / "optimal-bits.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "deep" / "fit.svg").read_text()
