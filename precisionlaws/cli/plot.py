@@ -14,16 +14,20 @@ def command(
     out: Out = None,
 ) -> None:
     """Draw one figure; the ending of --out decides the format (default KIND.png)."""
+    import io
+
     import matplotlib as mpl
 
     mpl.use("Agg")
     from precisionlaws.plots import plot
+    from precisionlaws.store import write
 
     data = [read_fit(path) for path in fits]
     path = out or Path(f"{kind}.png")
     figure = plot(kind, data if len(data) > 1 else data[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png")
+    write(path, buffer.getvalue())
     print(path)
 
 
