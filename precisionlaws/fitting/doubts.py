@@ -2,13 +2,17 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from precisionlaws.fitting import diagnose
 from precisionlaws.fitting.resample import Draws, Solved
+from precisionlaws.fitting.solve import NOTHING
 
 if TYPE_CHECKING:
     from precisionlaws.fitting.fit import Fit
 
 WIDE = 3.0  # an exponent whose 95% interval spans this ratio is called not identified
+MISFIT = 1e-3  # p of the lack-of-fit test below which a base is said to misfit
 ALIKE = 0.98  # an efficiency whose interval reaches this is not told from 16 bits (Kumar's form never reaches 1)
 
 
@@ -25,14 +29,17 @@ def doubts(fit: "Fit", solved: tuple[Solved, ...], draws: Draws) -> list[str]:
     if fit.law.scales and not fit.measured:
         out.append("no run below 16 bits: nothing is learnt of bits, and the law is its base")
     out += _not_certified(fit)
-    if draws.clusters < 5:
+    if draws.clusters == 1:
+        out.append("one family: intervals take its runs as independent, and are too narrow")
+    elif draws.clusters < 5:
         out.append(
-            f"{draws.clusters} families: intervals rest on {max(draws.clusters - 1, 0)} degrees of freedom"
+            f"{draws.clusters} families: intervals rest on {draws.clusters - 1} degrees of freedom"
         )
     if draws.converged < 0.99:
         out.append(f"{1 - draws.converged:.0%} of the refits behind the intervals did not converge")
     if fit.one_cluster:
         out.append(f"no interval for {', '.join(fit.one_cluster)}: measured in one family only")
+    out += _misfit(solved[0])
     out += _flat_E(fit, solved[0])
     out += _wide(fit)
     out += _like_16(fit)
@@ -52,6 +59,33 @@ def _not_certified(fit: "Fit") -> list[str]:
                 f"{what}: only {c.agreeing} of {c.starts} starts reached the minimum ({c.minima} distinct minima)"
             )
     return out
+
+
+def _misfit(s: Solved) -> list[str]:
+    """Lack of fit: residuals on which the seeds of one (N, D) agree, against those on which they differ."""
+    from scipy import stats
+
+    r = s.block.y - s.block.predict(s.u[None])[0]
+    cells = np.stack([s.block.x["N"], s.block.x["D"]], 1)
+    shared, pure, spare, worst = 0.0, 0.0, 0, (0.0, cells[0])
+    places = np.unique(cells, axis=0)
+    for place in places:
+        at = (cells == place).all(1)
+        means = np.array([r[at & (s.cluster == c)].mean() for c in np.unique(s.cluster[at])])
+        shared += len(means) * means.mean() ** 2
+        pure += ((means - means.mean()) ** 2).sum()
+        spare += len(means) - 1
+        worst = max(worst, (abs(means.mean()), place), key=lambda pair: pair[0])
+    bends = len(places) - sum(q.name in ("A", "alpha", "B", "beta", "E") for q in s.block.params)
+    if bends < 1 or spare < 3 or pure < NOTHING * len(r):
+        return []
+    if stats.f.sf((shared / bends) / (pure / spare), bends, spare) > MISFIT:
+        return []
+    N, D = (worst[1][k] * s.block.centre[c] for k, c in enumerate("ND"))
+    return [
+        f"the base misfits: all seeds agree on residuals up to {worst[0]:.1%} (at N = {N:.3g}, D = {D:.3g}), more than seeds "
+        "differ; intervals do not hold this error, least of all beyond the data"
+    ]
 
 
 def _flat_E(fit: "Fit", s: Solved) -> list[str]:

@@ -198,7 +198,11 @@ def fit(
     certificates = [
         diagnose.certify(b, s, t) for b, s, t in zip(blocks, found, thresholds, strict=True)
     ]
-    single = tuple(name for s in solved for name in diagnose.one_cluster(s.block, s.u, s.cluster))
+    single = tuple(
+        name
+        for s in solved
+        for name in diagnose.one_cluster(s.block, s.u, s.run if draws.clusters == 1 else s.cluster)
+    )
     result = Fit(
         law=law, params=params, samples=samples, objective=objectives[0], certificate=certificates[0],
         penalty_objective=objectives[1] if law.penalties else None,

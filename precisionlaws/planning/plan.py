@@ -225,6 +225,12 @@ def _width_left(c_needed: float, c: Any, table: Widths) -> float:
 def _check(fit: Fit, flops: float, fixed: Mapping[str, float], table: Widths) -> None:
     if not (np.isfinite(flops) and flops > 0):
         raise ValueError(f"flops must be positive and finite, got {flops:g}")
+    for column in ("N", "D"):
+        if len(np.unique(fit.rows[column])) < 2:
+            only = float(np.min(fit.rows[column]))
+            raise ValueError(
+                f"all runs of this fit have {column} = {only:g}: what {column} does to the loss is unknown, and no plan follows"
+            )
     unknown = [k for k in fixed if k not in ("N", "D", "P")]
     if unknown:
         raise ValueError(f"fixed may hold N, D and P, got {', '.join(unknown)}")

@@ -26,7 +26,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     ends = np.array([min(measured.min(), predicted.min()), max(measured.max(), predicted.max())])
     ends = ends + np.array([-0.03, 0.03]) * (ends[1] - ends[0])
     top.plot(ends, ends, color="#777777", lw=1.0)
-    for i, name in enumerate(dict.fromkeys(groups)):
+    for i, name in enumerate(sorted(set(groups), key=lambda g: (g != "nothing", g))):
         k = groups == name
         style = {
             "marker": MARKERS[i % 7],

@@ -257,3 +257,10 @@ def test_a_point_that_occurs_twice_is_refused(demo: Any) -> None:
     frame = demo.assign(eval_id=demo["P_post"].astype(str))
     with pytest.raises(ValueError, match="occur twice"):
         fit(pd.concat([frame, frame.iloc[:1]]), "neff_free")
+
+
+def test_a_base_that_bends_otherwise_is_said_to_misfit(demo: Any, free: Fit) -> None:
+    assert not any("misfits" in w for w in free.warnings)
+    bent = demo.assign(loss=demo["loss"] - 0.15 * np.log(demo["D"] / 1.8e5) ** 2)
+    found = fit(bent, "neff_free", resamples=20)
+    assert any(w.startswith("the base misfits: all seeds agree") for w in found.warnings)

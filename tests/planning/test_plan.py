@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from precisionlaws.fitting import Fit
+from precisionlaws.fitting import Fit, fit
 from precisionlaws.planning import Plan, plan
 
 FLOPS = 1e12
@@ -65,12 +65,12 @@ def test_fixed_N_and_D_leave_the_width(fits: dict[str, Fit]) -> None:
 
 
 def test_critical_tokens_are_where_training_stops_helping(fits: dict[str, Fit]) -> None:
-    fit = fits["ptq_kumar"]
-    one = plan(fit, flops=FLOPS, fixed={"N": 2e4})
+    ptq = fits["ptq_kumar"]
+    one = plan(ptq, flops=FLOPS, fixed={"N": 2e4})
     for row in one.critical.to_dict("records"):
         D = row["D_crit"] * np.array([0.9, 1.0, 1.1])
-        loss = fit.law.loss(
-            fit.params, {"N": np.full(3, 2e4), "D": D, "P_post": np.full(3, row["P_post"])}
+        loss = ptq.law.loss(
+            ptq.params, {"N": np.full(3, 2e4), "D": D, "P_post": np.full(3, row["P_post"])}
         )
         assert loss[1] < loss[0]
         assert loss[1] < loss[2]
@@ -135,3 +135,9 @@ def test_unknown_quantity(fits: dict[str, Fit]) -> None:
         ValueError, match="no quantity 'alpha' in this plan; there are N, D, P, loss"
     ):
         plan(fits["neff_free"], flops=1e12).interval("alpha")
+
+
+def test_one_size_is_no_ground_for_a_plan(demo: Any) -> None:
+    single = fit(demo[demo["N"] == demo["N"].min()], "chinchilla", resamples=10)
+    with pytest.raises(ValueError, match="all runs of this fit have N = 6656"):
+        plan(single, flops=FLOPS)
