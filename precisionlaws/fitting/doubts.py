@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from precisionlaws.fitting.fit import Fit
 
 WIDE = 3.0  # an exponent whose 95% interval spans this ratio is called not identified
-MISFIT = 1e-3  # p of the lack-of-fit test below which a base is said to misfit
+MISFIT = 1e-2  # p of the lack-of-fit test below which a base is said to misfit
 ALIKE = 0.98  # an efficiency whose interval reaches this is not told from 16 bits (Kumar's form never reaches 1)
 
 
