@@ -70,9 +70,16 @@ def _split(x: Tensor, group: int | None, members: int) -> Tensor:
     n = x.shape[-1]
     if group == n:
         return x if x.is_contiguous() else x.contiguous()  # (..., C)
+    check_group(x, group)
+    return x.contiguous().unflatten(-1, (n // group, group))  # (..., C / group, group)
+
+
+def check_group(x: Tensor, group: int | None) -> None:
+    """Raises: ValueError if the last axis of `x` is no multiple of `group`."""
+    if group is None or group == (n := x.shape[-1]):
+        return
     if group < 1 or n % group:
         raise ValueError(f"groups of {group} must divide the last axis, which has {n} values")
-    return x.contiguous().unflatten(-1, (n // group, group))  # (..., C / group, group)
 
 
 def _scale(grouped: Tensor, q_max: float | Tensor) -> Tensor:

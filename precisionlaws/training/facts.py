@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from precisionlaws import __version__
+from precisionlaws import __version__, kernels
 from precisionlaws.config import ConfigError, digest, dumps
 from precisionlaws.run import Exec, RunConfig
 
@@ -46,7 +46,7 @@ def exec_facts(exec: Exec, run: RunConfig) -> dict[str, Any]:
         "exec.pack": 1,
         "exec.micro_batch": run.micro_batch or run.batch // run.data.context,
         "exec.compile": False,
-        "exec.kernels": "torch",
+        "exec.kernels": kernels.backend(device),
         "exec.world": 1,
         "exec.torch": torch.__version__,
     }

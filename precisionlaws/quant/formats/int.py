@@ -66,13 +66,13 @@ class Int(Format):
         return reference.values(reference.codes(x, scales, self._q_max, group), scales, group)
 
     def quantizer(self) -> "Callable[[Tensor], Tensor]":
-        from precisionlaws.kernels import reference
+        from precisionlaws import kernels
         from precisionlaws.quant.estimators import straight_through
 
         if self.off:
             return lambda x: x
-        q_max, length = self._q_max, self._length
-        return straight_through(lambda x: reference.fake_quantize(x, q_max, length(x)))
+        q_max, length, fake_quantize = self._q_max, self._length, kernels.fake_quantize
+        return straight_through(lambda x: fake_quantize(x, q_max, length(x)))
 
     @property
     def _q_max(self) -> int:

@@ -1,0 +1,226 @@
+# pyright: basic
+"""Fake quantization of symmetric integers in Triton: bit for bit what `reference.fake_quantize` gives.
+
+What a tensor costs in plain torch is five passes over memory; here the absolute maximum, the quotient,
+the rounding and the product share one read and one write. Two layouts of work:
+
+- a scale whose values fit in a program (rows and groups of up to HELD values): one pass, `_held_kernel`;
+- longer (a whole tensor, very long rows): the maxima of chunks, then the values. The second pass reduces
+  those maxima itself and goes through the chunks backwards, because the end of the tensor is what the
+  first pass left in the L2 cache. A maximum does not depend on order, so both are deterministic.
+
+Bit-identity rests on this: fp32 arithmetic; `div_rn`, since `/` compiles to an approximate division;
+no fusion of products into sums; ties to even; the maximum taken on the bits, where NaN is larger than
+infinity and so spoils its group. The backward pass is the identity (estimators.py): with an absmax scale
+nothing is clipped, no mask is stored, and no kernel is needed.
+
+Importing this module imports triton: ops.py does so late.
+"""
+
+import contextlib
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import libdevice
+
+from precisionlaws.kernels.reference import check_group
+
+INTERPRETED = not isinstance(tl.max, triton.JITFunction)  # what TRITON_INTERPRET was at import
+HELD = 16384  # values of one scale that one program holds in registers
+TILE = 4096  # values per program, or per step of a loop: 32 per thread, 8 vector loads in flight
+PROGRAMS = 1024  # per scale in two passes; about what 132 multiprocessors run at once
+INTERPRETED_TILE = 1 << 20  # the interpreter's time is per program, not per value
+
+
+@triton.jit
+def _load(pointer, inside, INTERP: tl.constexpr):
+    x = tl.load(pointer, mask=inside, other=0.0)
+    if INTERP and x.dtype == tl.bfloat16:  # the interpreter casts bf16 subnormals wrongly
+        y = (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    else:
+        y = x.to(tl.float32)
+    return y
+
+
+@triton.jit
+def _store(pointer, y, inside, INTERP: tl.constexpr):
+    if INTERP and pointer.dtype.element_ty == tl.bfloat16:  # the interpreter truncates
+        bits = y.to(tl.uint32, bitcast=True)
+        even = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        even = tl.where((bits & 0x7FFFFFFF) > 0x7F800000, (bits >> 16) | 0x40, even)
+        tl.store(pointer, even.to(tl.uint16).to(tl.bfloat16, bitcast=True), mask=inside)
+    else:
+        tl.store(pointer, y.to(pointer.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _magnitude(x):
+    """|x| as an integer: ordered as |x| is, with NaN above infinity."""
+    return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def _scale(magnitude, limit):
+    s = tl.div_rn(magnitude.to(tl.float32, bitcast=True), limit)
+    return tl.where(s == 0, 1.0, s)
+
+
+@triton.jit
+def _round(x, s, limit, INTERP: tl.constexpr):
+    """clip(rint(x / s), -limit, limit) * s; all three of one shape."""
+    q = tl.div_rn(x, s)
+    if INTERP:  # has no libdevice; exact for |q| < 2^22, and keeps the sign of zero
+        whole = (tl.abs(q) + 12582912.0) - 12582912.0
+        sign = q.to(tl.int32, bitcast=True) & -2147483648
+        q = (whole.to(tl.int32, bitcast=True) | sign).to(tl.float32, bitcast=True)
+    else:
+        q = libdevice.rint(q)
+    # By default, clamp turns NaN into a bound. It is needed: a subnormal scale is so coarse that codes overflow.
+    return tl.clamp(q, -limit, limit, propagate_nan=tl.PropagateNan.ALL) * s
+
+
+@triton.jit
+def _held_kernel(
+    x_ptr,
+    y_ptr,
+    limit_ptr,  # fp32, one per member; not read if PER_MEMBER is 0
+    scales,  # in the whole tensor
+    limit,  # fp32: the largest code, if PER_MEMBER is 0
+    N: tl.constexpr,  # values per scale
+    PER_MEMBER: tl.constexpr,  # scales per member
+    BLOCK: tl.constexpr,  # N, rounded up to a power of two
+    ROWS: tl.constexpr,  # scales per program
+    INTERP: tl.constexpr,
+):
+    first = tl.program_id(0).to(tl.int64) * ROWS
+    rows = tl.arange(0, ROWS)
+    columns = tl.arange(0, BLOCK)
+    offsets = rows[:, None] * N + columns[None, :]
+    inside = (rows < scales - first)[:, None] & (columns < N)[None, :]
+    x = _load(x_ptr + first * N + offsets, inside, INTERP)
+    if PER_MEMBER:
+        top = tl.load(
+            limit_ptr + (first + rows) // PER_MEMBER, mask=rows < scales - first, other=1.0
+        )
+    else:
+        top = tl.full([ROWS], limit, tl.float32)
+    s = _scale(tl.max(_magnitude(x), axis=1), top)
+    s, top = tl.broadcast_to(s[:, None], x.shape), tl.broadcast_to(top[:, None], x.shape)
+    _store(y_ptr + first * N + offsets, _round(x, s, top, INTERP), inside, INTERP)
+
+
+@triton.jit
+def _maxima_kernel(
+    x_ptr,
+    maxima_ptr,  # int32 (scales, programs): bits of the largest magnitude that a program saw
+    n,  # values per scale
+    programs,  # per scale
+    TILE: tl.constexpr,
+    INTERP: tl.constexpr,
+):
+    scale, program = tl.program_id(0) // programs, tl.program_id(0) % programs
+    row = x_ptr + scale.to(tl.int64) * n
+    columns = tl.arange(0, TILE)
+    size = tl.full([], TILE, tl.int64)
+    largest = tl.zeros([TILE], tl.int32)
+    for tile in range(program, tl.cdiv(n, TILE), programs):
+        start = tile * size
+        x = _load(row + start + columns, columns < n - start, INTERP)
+        largest = tl.maximum(largest, _magnitude(x))
+    tl.store(maxima_ptr + tl.program_id(0), tl.max(largest, axis=0))
+
+
+@triton.jit
+def _values_kernel(
+    x_ptr,
+    y_ptr,
+    maxima_ptr,
+    limit_ptr,
+    n,
+    programs,
+    limit,
+    PER_MEMBER: tl.constexpr,
+    MAXIMA: tl.constexpr,  # programs, rounded up to a power of two
+    TILE: tl.constexpr,
+    INTERP: tl.constexpr,
+):
+    scale, program = tl.program_id(0) // programs, tl.program_id(0) % programs
+    seen = tl.arange(0, MAXIMA)
+    largest = tl.load(
+        maxima_ptr + scale.to(tl.int64) * programs + seen, mask=seen < programs, other=0
+    )
+    if PER_MEMBER:
+        limit = tl.load(limit_ptr + scale // PER_MEMBER)
+    columns = tl.arange(0, TILE)
+    top = tl.full([TILE], limit, tl.float32)
+    s = _scale(tl.broadcast_to(tl.max(largest, axis=0), [TILE]), top)
+    tiles = tl.cdiv(n, TILE)
+    size = tl.full([], TILE, tl.int64)
+    for tile in range(program, tiles, programs):
+        start = (tiles - 1 - tile) * size
+        inside = columns < n - start
+        at = scale.to(tl.int64) * n + start + columns
+        x = _load(x_ptr + at, inside, INTERP)
+        _store(y_ptr + at, _round(x, s, top, INTERP), inside, INTERP)
+
+
+def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
+    """`reference.fake_quantize` of fp32, fp16 or bf16 on a GPU, or on a CPU under the interpreter.
+
+    Raises: ValueError for another dtype, or if the last axis is no multiple of `group`.
+    """
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f"Triton fake-quantizes fp32, fp16 and bf16, not {x.dtype}")
+    check_group(x, group)
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    if not x.numel():
+        return y
+    members = q_max.numel() if isinstance(q_max, Tensor) else 0
+    n = group or x.numel() // (members or 1)
+    scales = x.numel() // n
+    per_member = scales // members if members else 0
+    if isinstance(q_max, Tensor):
+        limits, limit = q_max.to(x.device, torch.float32).contiguous(), 0.0
+    else:
+        limits, limit = x, float(q_max)
+    with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+        launch = _launch_held if n <= HELD else _launch_two_passes
+        launch(x, y, limits, limit, n, scales, per_member)
+    return y
+
+
+def _launch_held(
+    x: Tensor, y: Tensor, limits: Tensor, limit: float, n: int, scales: int, per_member: int
+) -> None:
+    block, rows, warps = held_shape(n)
+    if INTERPRETED:
+        rows = min(triton.next_power_of_2(scales), max(1, INTERPRETED_TILE // block))
+    fixed = constants(warps, N=n, PER_MEMBER=per_member, BLOCK=block, ROWS=rows)
+    _held_kernel[(triton.cdiv(scales, rows),)](x, y, limits, scales, limit, **fixed)
+
+
+def held_shape(n: int) -> tuple[int, int, int]:
+    """(BLOCK, ROWS, warps) for scales of n values: 32 values per thread."""
+    block = triton.next_power_of_2(n)
+    return block, max(1, TILE // block), max(4, block // 1024)
+
+
+def _launch_two_passes(
+    x: Tensor, y: Tensor, limits: Tensor, limit: float, n: int, scales: int, per_member: int
+) -> None:
+    tile = min(triton.next_power_of_2(n), INTERPRETED_TILE) if INTERPRETED else TILE
+    programs = min(PROGRAMS, triton.cdiv(n, tile))
+    maxima = torch.empty(scales * programs, dtype=torch.int32, device=x.device)
+    grid = (scales * programs,)
+    _maxima_kernel[grid](x, maxima, n, programs, **constants(4, TILE=tile))
+    fixed = constants(4, PER_MEMBER=per_member, MAXIMA=triton.next_power_of_2(programs), TILE=tile)
+    _values_kernel[grid](x, y, maxima, limits, n, programs, limit, **fixed)
+
+
+def constants(warps: int, **fixed: int) -> dict[str, Any]:
+    """Compile-time arguments and options. Fusion is on by default in triton 3.6 to 3.9."""
+    return {**fixed, "INTERP": INTERPRETED, "num_warps": warps, "enable_fp_fusion": False}
