@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 WIDE = 3.0  # an exponent whose 95% interval spans this ratio is called not identified
 MISFIT = 1e-2  # p of the lack-of-fit test below which a base is said to misfit
+FLAT = 1e-7  # scaled curvature, of 1, below which a direction counts as free
 ALIKE = 0.98  # an efficiency whose interval reaches this is not told from 16 bits (Kumar's form never reaches 1)
 
 
@@ -54,6 +55,11 @@ def _not_certified(fit: "Fit") -> list[str]:
         bounds = [b for b in c.bounds if b != "E"]  # E has its own warning
         if bounds:
             out.append(f"{', '.join(bounds)} at a bound: the data push further than the law allows")
+        if min(c.eigenvalues, default=1.0) < FLAT:
+            out.append(
+                f"{what}: some combination of the parameters is free (curvature {min(c.eigenvalues):.1g} of 1): "
+                "these data do not determine all of them"
+            )
         if c.agreeing < c.starts / 4:
             out.append(
                 f"{what}: only {c.agreeing} of {c.starts} starts reached the minimum ({c.minima} distinct minima)"

@@ -48,3 +48,12 @@ def domain(p: Params, x: dict[str, Array]) -> str:
         if lacking:
             return f"P_{role} = {lacking[0]:g} bits was not measured; eff_{role} is known at {known or 'no width'}"
     return "an efficiency is not positive"
+
+
+def notes(x: dict[str, Array]) -> tuple[str, ...]:
+    """What the data cannot say about this term."""
+    return tuple(
+        f"no run has P_{role} at 16 bits: eff_{role} is known only up to a factor, which A absorbs"
+        for role in ROLES
+        if widths(x, f"P_{role}") and not np.any(off(x[f"P_{role}"]))
+    )

@@ -264,3 +264,10 @@ def test_a_base_that_bends_otherwise_is_said_to_misfit(demo: Any, free: Fit) -> 
     bent = demo.assign(loss=demo["loss"] - 0.15 * np.log(demo["D"] / 1.8e5) ** 2)
     found = fit(bent, "neff_free", resamples=20)
     assert any(w.startswith("the base misfits: all seeds agree") for w in found.warnings)
+
+
+def test_efficiencies_without_an_anchor_at_16_bits_are_called_free(demo: Any) -> None:
+    low: Any = demo[demo["P_w"] == 3]
+    said = " ".join(fit(low, "neff_free", resamples=50).warnings)
+    assert "no run has P_w at 16 bits: eff_w is known only up to a factor, which A absorbs" in said
+    assert "some combination of the parameters is free" in said
