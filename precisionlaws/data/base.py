@@ -48,6 +48,10 @@ class Data(Spec):
     def fingerprint(self) -> str:
         return corpus(self).fingerprint
 
+    def facts(self) -> dict[str, Any]:
+        """What is known of the source beyond its fields: columns of every row on it."""
+        return {}
+
     def stream(self) -> dict[str, Any]:
         """What decides the batches besides the fingerprint: not where the bytes came from."""
         return {"context": self.context, "eval_tokens": self.eval_tokens}

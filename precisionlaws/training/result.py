@@ -27,7 +27,7 @@ def final_row(run: RunConfig, exec: Exec, losses: Losses | None, seconds: float)
 
 def base_row(run: RunConfig, exec: Exec) -> dict[str, Any]:
     """Everything that the points of a run have in common."""
-    count = counts(run.model, run.size, run.data.vocab)
+    count = counts(run.model, run.size, run.data.vocab, run.data.context)
     matrices = run.model.matrices(run.size)
     quant = run.quant
     return {
@@ -55,7 +55,7 @@ def base_row(run: RunConfig, exec: Exec) -> dict[str, Any]:
 
 
 def dotted(run: RunConfig) -> dict[str, Any]:
-    """Every field of the config under its path, rules replaced by numbers."""
+    """Every field of the config under its path, rules replaced by numbers, and what the data knows of itself."""
     columns = flat(replace(run, optim=run.optimizer, batch_tokens=run.batch))
     del columns["tokens"], columns["seed"]  # D is exact; seed is a column of its own
-    return columns
+    return columns | run.data.facts()
