@@ -45,9 +45,10 @@ class RunConfig(Spec):
         super().__post_init__()
 
     def rules(self) -> None:
-        if self.batch_tokens is not None and self.batch_tokens % self.data.context:
+        if self.batch % self.data.context:
+            rule = "" if self.batch_tokens else f" by the rule of {self.optim.SHORT}"
             raise ConfigError(
-                f"batch_tokens must be a multiple of data.context={self.data.context}, got {self.batch_tokens}"
+                f"batch_tokens must be a multiple of data.context={self.data.context}, got {self.batch}{rule}"
             )
         if self.tokens * 2 < self.batch:
             raise ConfigError(
@@ -80,7 +81,7 @@ class RunConfig(Spec):
     @functools.cached_property
     def N(self) -> int:
         """Parameters of the block matrices, those that are quantized."""
-        return counts(self.model, self.size, self.data.vocab).N
+        return counts(self.model, self.size, self.data.vocab, self.data.context).N
 
     @functools.cached_property
     def batch(self) -> int:
@@ -99,7 +100,7 @@ class RunConfig(Spec):
     @functools.cached_property
     def optimizer(self) -> Optim:
         """`optim` with its rules replaced by numbers."""
-        return self.optim.resolved(self.N, self.size.width)
+        return self.optim.resolved(self.N, self.size.width, self.batch)
 
     @functools.cached_property
     def shape_key(self) -> str:

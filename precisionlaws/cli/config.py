@@ -44,7 +44,7 @@ def show(overrides: Overrides = None) -> None:
     from precisionlaws.run import compose, run_id
 
     run = compose(overrides or [])
-    count = counts(run.model, run.size, run.data.vocab)
+    count = counts(run.model, run.size, run.data.vocab, run.data.context)
     print(yaml.safe_dump(plain(run), sort_keys=False), end="")
     print(f"# run_id {run_id(run)}")
     print(

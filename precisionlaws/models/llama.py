@@ -65,7 +65,7 @@ class Llama(Model):
             for name, shape in shapes.items()
         )
 
-    def other(self, size: Size) -> int:
+    def other(self, size: Size, context: int) -> int:
         return (2 * size.depth + 1) * size.width  # two norms a block and the last one
 
     def mixing_flops(self, size: Size, context: int) -> int:
@@ -82,7 +82,7 @@ class Llama(Model):
         blocks = [
             parts.Block(
                 parts.RMSNorm(C, eps),
-                parts.Attention(C, (q_rope, k_rope), size.depth),
+                parts.Attention(C, size.heads, kv // D, size.depth, (q_rope, k_rope)),
                 parts.RMSNorm(C, eps),
                 parts.SwiGLU(C, F, size.depth),
             )

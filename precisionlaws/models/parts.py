@@ -38,20 +38,27 @@ def unset(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.full(shape, math.nan))
 
 
-def project(x: Tensor, matrix: Tensor) -> Tensor:
+def project(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., in) by matrix (out, in), or x (E, ..., in) by matrix (E, out, in) -> (..., out)."""
     if matrix.dim() == 2:
-        return F.linear(x, matrix)
-    E = matrix.shape[0]
-    return torch.bmm(x.reshape(E, -1, x.shape[-1]), matrix.mT).view(*x.shape[:-1], -1)
+        return F.linear(x, matrix, bias)
+    rows = x.reshape(matrix.shape[0], -1, x.shape[-1])
+    if bias is None:
+        y = torch.bmm(rows, matrix.mT)
+    else:
+        y = torch.baddbmm(bias.unsqueeze(1), rows, matrix.mT)
+    return y.view(*x.shape[:-1], -1)
 
 
 class Linear(nn.Module):
-    """A matrix without bias, N(0, gain² / in) at the start."""
+    """A matrix, N(0, gain² / in) at the start, and maybe a bias, zero at the start."""
 
-    def __init__(self, width: int, out: int, gain: float = 1.0) -> None:
+    bias: nn.Parameter | None
+
+    def __init__(self, width: int, out: int, gain: float = 1.0, bias: bool = False) -> None:
         super().__init__()
         self.weight = unset(out, width)
+        self.register_parameter("bias", unset(out) if bias else None)
         self.std = gain / math.sqrt(width)
 
     def matrix(self) -> Tensor:
@@ -59,7 +66,7 @@ class Linear(nn.Module):
         return self.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return project(x, self.matrix())
+        return project(x, self.matrix(), self.bias)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}"
@@ -81,6 +88,43 @@ class Embedding(nn.Module):
         return F.embedding(ids + first, self.weight.view(E * vocab, width))
 
 
+class Positions(nn.Module):
+    """A learned vector per position, added to the embedding; x (..., T, width)."""
+
+    def __init__(self, context: int, width: int, std: float = 1.0) -> None:
+        super().__init__()
+        self.weight = unset(context, width)
+        self.std = std
+
+    def forward(self, x: Tensor) -> Tensor:
+        T, context = x.shape[-2], self.weight.shape[-2]
+        fits(T, context)
+        rows = self.weight[..., :T, :]
+        return x + (rows if rows.dim() == 2 else rows.unsqueeze(1))
+
+
+def fits(length: int, context: int) -> None:
+    if length > context:
+        raise ValueError(f"sequences of {length} tokens are longer than the context of {context}")
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / deviation * weight + bias over the last axis (Ba et al. 2016, arXiv:1607.06450)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.bias = unset(width), unset(width)
+        self.eps = eps
+        self.std: float | None = None  # ones
+
+    def forward(self, x: Tensor) -> Tensor:
+        w, b, width = self.weight, self.bias, x.shape[-1:]
+        if w.dim() == 1:
+            return F.layer_norm(x, width, w, b, self.eps)
+        w, b = (t.view(t.shape[0], *[1] * (x.dim() - 2), -1) for t in (w, b))
+        return F.layer_norm(x, width, None, None, self.eps) * w + b
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
@@ -93,7 +137,12 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         w = self.weight
         w = w if w.dim() == 1 else w.view(w.shape[0], *[1] * (x.dim() - 2), -1)
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        # (Autocast would round the product that sums up a row.)
+        if (
+            x.device.type != "cpu"
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled("cpu")
+        ):
             return F.rms_norm(x, x.shape[-1:], None, self.eps) * w
         return _RMSNorm.apply(x, w, self.eps)  # type: ignore[return-value]
 
@@ -141,10 +190,7 @@ class Rope(nn.Module):
         """x (..., T, H, D)"""
         T = x.shape[-3]
         rows = T * self.heads
-        if rows > len(self.cos):
-            raise ValueError(
-                f"sequences of {T} tokens are longer than the context of {len(self.cos) // self.heads}"
-            )
+        fits(T, len(self.cos) // self.heads)
         cos, sin = (t[:rows].view(-1, self.heads, x.shape[-1]) for t in (self.cos, self.sin))
         return _Rotate.apply(x, cos, sin)  # type: ignore[return-value]
 
@@ -164,16 +210,23 @@ class _Rotate(torch.autograd.Function):
 class Attention(nn.Module):
     """Causal attention; `kv_heads` heads of keys and values, each shared by heads / kv_heads queries."""
 
-    def __init__(self, width: int, ropes: tuple[Rope, Rope], depth: int) -> None:
-        """ropes: of the queries and of the keys; they say how many heads there are of each."""
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        depth: int,
+        ropes: tuple[Rope, Rope] | None = None,
+        bias: bool = False,
+    ) -> None:
+        """ropes: rotations of the queries and of the keys."""
         super().__init__()
-        self.rope_q, self.rope_k = ropes
-        heads, kv_heads = ropes[0].heads, ropes[1].heads
+        self.rope_q, self.rope_k = ropes or (nn.Identity(), nn.Identity())
         self.head_dim, self.repeat = width // heads, heads // kv_heads
-        self.q = Linear(width, width)
-        self.k = Linear(width, kv_heads * self.head_dim)
-        self.v = Linear(width, kv_heads * self.head_dim)
-        self.o = Linear(width, width, gain=1 / math.sqrt(2 * depth))
+        self.q = Linear(width, width, bias=bias)
+        self.k = Linear(width, kv_heads * self.head_dim, bias=bias)
+        self.v = Linear(width, kv_heads * self.head_dim, bias=bias)
+        self.o = Linear(width, width, 1 / math.sqrt(2 * depth), bias)
         self.in_qkv, self.in_o = Seam(width), Seam(width)
         self.k_cache, self.v_cache = Seam(self.head_dim), Seam(self.head_dim)
 
@@ -214,6 +267,24 @@ class SwiGLU(nn.Module):
         return self.down(self.in_down(F.silu(self.gate(x)) * self.up(x)))
 
 
+class GeluMLP(nn.Module):
+    """down(gelu(up x)), with biases (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+
+    approximate: as torch calls it, `tanh` or `none`.
+    """
+
+    def __init__(self, width: int, hidden: int, depth: int, approximate: str) -> None:
+        super().__init__()
+        self.up = Linear(width, hidden, bias=True)
+        self.down = Linear(hidden, width, 1 / math.sqrt(2 * depth), bias=True)
+        self.in_mlp, self.in_down = Seam(width), Seam(hidden)
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.gelu(self.up(self.in_mlp(x)), approximate=self.approximate)
+        return self.down(self.in_down(hidden))
+
+
 class Block(nn.Module):
     """Pre-norm residual block."""
 
@@ -227,18 +298,40 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """ids (B, T) -> logits (B, T, vocab); without a head, the embedding's table is the head."""
+    """ids (B, T) -> logits (B, T, vocab); without a head, the embedding's table is the head.
+
+    `compute`: the type that products of matrices are rounded to, by autocast; None: that of the
+    parameters. What autocast leaves alone stays fp32: parameters, residual stream, norms, logits.
+    """
+
+    compute: torch.dtype | None = None
 
     def __init__(
-        self, embed: Embedding, blocks: Sequence[nn.Module], norm: nn.Module, head: Linear | None
+        self,
+        embed: Embedding,
+        blocks: Sequence[nn.Module],
+        norm: nn.Module,
+        head: Linear | None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__()
-        self.embed, self.blocks, self.norm, self.head = embed, nn.ModuleList(blocks), norm, head
+        self.embed, self.positions = embed, positions
+        self.blocks, self.norm, self.head = nn.ModuleList(blocks), norm, head
         if head is None:
             embed.std = 1 / math.sqrt(embed.weight.shape[-1])
+        if positions is not None:
+            positions.std = embed.std / 2  # as 0.01 beside 0.02 in GPT-2's source
 
     def forward(self, ids: Tensor) -> Tensor:
+        if self.compute is None:
+            return self.logits(ids)
+        with torch.autocast(ids.device.type, self.compute):
+            return self.logits(ids).float()
+
+    def logits(self, ids: Tensor) -> Tensor:
         x = self.embed(ids)
+        if self.positions is not None:
+            x = self.positions(x)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
@@ -263,19 +356,21 @@ def initialize(model: nn.Module, seed: int) -> None:
     So every bit width of a seed starts from the same numbers, on every device, in whatever order
     parameters are made. Raises: TypeError for a parameter that no part of ours owns.
     """
-    ours = (Linear, Embedding, RMSNorm)
-    owners = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, ours)}
+    ours = (Linear, Embedding, Positions, RMSNorm, LayerNorm)
+    owners = {n: m for n, m in model.named_modules() if isinstance(m, ours)}
     for name, parameter in model.named_parameters():
-        if name not in owners:
+        owner, _, leaf = name.rpartition(".")
+        if owner not in owners:
             raise TypeError(f"no rule initializes {name}: only parts of models.parts have one")
+        std = 0.0 if leaf == "bias" else owners[owner].std
         with torch.no_grad():
-            parameter.copy_(start(owners[name].std, seed, name, parameter.shape))
+            parameter.copy_(start(std, seed, name, parameter.shape))
 
 
 def start(std: float | None, seed: int, name: str, shape: torch.Size) -> Tensor:
-    """Normal numbers of one parameter, drawn on the CPU in fp32; ones if `std` is None."""
-    if std is None:
-        return torch.ones(shape)
+    """Normal numbers of one parameter, drawn on the CPU in fp32; ones if `std` is None, zeros if 0."""
+    if not std:
+        return torch.ones(shape) if std is None else torch.zeros(shape)
     digest = hashlib.sha256(f"{seed}/{name}/{tuple(shape)}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.randn(shape, generator=generator) * std

@@ -17,8 +17,8 @@ class Optim(Spec):
     lr: float | None = ranged(0)  # peak; null = the rule of the optimizer
     clip: float = ranged(0)  # the gradient's norm is scaled down to this
 
-    def resolved(self, N: int, width: int) -> Self:
-        """A copy in which rules are replaced by the numbers they give."""
+    def resolved(self, N: int, width: int, batch: int) -> Self:
+        """A copy in which rules are replaced by the numbers they give. batch: tokens per step."""
         raise NotImplementedError
 
     def batch_tokens(self, N: int) -> int:

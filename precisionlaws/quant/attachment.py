@@ -76,7 +76,8 @@ class QuantLinear(Linear):
 
     def __init__(self, linear: Linear, format: Format) -> None:
         nn.Module.__init__(self)
-        self.weight, self.std, self.format = linear.weight, linear.std, format
+        self.weight, self.bias = linear.weight, linear.bias  # the bias stays as it is
+        self.std, self.format = linear.std, format
         self.quantized = WeightCache(format)
 
     def matrix(self) -> Tensor:

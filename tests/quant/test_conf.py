@@ -105,8 +105,10 @@ import precisionlaws.quant, precisionlaws.ptq, precisionlaws.kernels
 specs = {g: build(option(g, n)) for g, n in [("model", "llama"), ("size", "20k"), ("format", "int4"),
     ("quant", "low_precision"), ("optim", "adamw"), ("lr_schedule", "wsd"), ("ptq", "none"), ("ptq", "rtn")]}
 [normal_json(s) for s in specs.values()]
-specs["optim"].resolved(20480, 32)
+specs["optim"].resolved(20480, 32, 1024)
 specs["model"].resolved(specs["size"])
+gpt, cosine = build(option("model", "gpt")), build(option("lr_schedule", "cosine"))
+forward_flops(gpt, specs["size"], 256, 128), cosine.factor(3, 10)
 specs["lr_schedule"].factor(3, 10)
 specs["quant"].weights.bits_effective(specs["model"].matrices(specs["size"]))
 forward_flops(specs["model"], specs["size"], 256, 128)

@@ -84,12 +84,21 @@ def counted(original, seen: list[int]):
     return at
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 6])
+WSD = ["quant=qat"]
+COSINE = ["lr_schedule=cosine", "lr_schedule.warmup=3", "quant=qat"]
+GPT = ["model=gpt", "quant=low_precision"]
+MICRO = ["quant=low_precision", "micro_batch=2"]
+
+
+@pytest.mark.parametrize(
+    ("what", "after"),
+    [*((WSD, n) for n in (1, 2, 3, 4, 5, 6)), (COSINE, 1), (COSINE, 3), (GPT, 2), (MICRO, 2)],
+)
 def test_interrupted_anywhere_and_resumed_is_the_same(
-    tiny: list[str], tmp_path: Path, after: int
+    tiny: list[str], tmp_path: Path, what: list[str], after: int
 ) -> None:
     """Stops at the `after`-th look, in the trunk and in decays, until the work is done."""
-    runs = [compose([*tiny, "quant=qat", f"tokens={t}"]) for t in (2560, 5120)]
+    runs = [compose([*tiny, *what, f"tokens={t}"]) for t in (2560, 5120)]
     smooth, rough = Store(tmp_path / "smooth"), Store(tmp_path / "rough")
     train_runs(runs, smooth, EXEC)
     stops = 0
