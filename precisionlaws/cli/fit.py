@@ -37,6 +37,7 @@ def command(
     """
     from precisionlaws.fitting import compare as compare_laws
     from precisionlaws.fitting import fit
+    from precisionlaws.fitting.truth import truth
     from precisionlaws.laws import law as known
     from precisionlaws.store import load
     from precisionlaws.where import where as rows
@@ -56,13 +57,18 @@ def command(
     ]
     if out is not None:
         save(fits, laws, out)
+    known_entropy = [truth(frame, f) for f in fits]
     if json:
         import json as codec
 
-        parsed = [codec.loads(f.to_json()) for f in fits]
+        parsed = [
+            codec.loads(f.to_json()) | ({"truth": said} if said else {})
+            for f, said in zip(fits, known_entropy, strict=True)
+        ]
         print_json(parsed[0] if len(parsed) == 1 else parsed)
     else:
-        print("\n\n".join(f.summary() for f in fits))
+        reports = zip((f.summary() for f in fits), known_entropy, strict=True)
+        print("\n\n".join("\n".join(filter(None, report)) for report in reports))
     if not all(f.certified for f in fits):
         raise typer.Exit(3)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from precisionlaws.cli.shared import Json, Overrides, StoreOption, print_json
+from precisionlaws.costs import MFU, PRICE
 
 
 def command(
@@ -21,6 +22,12 @@ def command(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first failure.")
     ] = False,
+    mfu: Annotated[
+        float, typer.Option(help="Share of an H100's peak that training reaches; for --dry-run.")
+    ] = MFU,
+    price: Annotated[
+        float, typer.Option(help="Of one GPU-hour, in your currency; for --dry-run.")
+    ] = PRICE,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it: finished runs are never repeated."""
@@ -34,7 +41,7 @@ def command(
     if dry_run:
         from precisionlaws.sweep.dry_run import estimate, table
 
-        numbers = estimate(plan, progress(files, plan.points))
+        numbers = estimate(plan, progress(files, plan.points), mfu, price)
         print_json(numbers) if json else print(table(numbers))
         return
     raise typer.Exit(run(plan, files, retry == "failed", fail_fast, json))

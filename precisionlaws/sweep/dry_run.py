@@ -1,20 +1,31 @@
 """What a study would cost, before anything is trained."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from precisionlaws.costs import duration
+from precisionlaws.costs import MFU, PRICE, duration, gpu_hours
+from precisionlaws.run import RunConfig
 from precisionlaws.sweep.points import Study
-from precisionlaws.sweep.schedule import Progress, units
+from precisionlaws.sweep.schedule import Progress, Unit, units
+
+SHOWN_HOURS = 0.1  # below, nobody rents a GPU
 
 
-def estimate(study: Study, done: Progress) -> dict[str, Any]:
-    """Counts, tokens, FLOPs and time of a study and of what is still missing of it.
+def estimate(
+    study: Study, done: Progress, mfu: float = MFU, price: float = PRICE
+) -> dict[str, Any]:
+    """Counts, tokens, FLOPs, time and price of a study and of what is still missing of it.
 
     tokens: trained, shared trunks counted once. tokens_alone: if every run were trained by itself.
-    seconds: estimated wall clock on this machine's cores.
+    seconds: estimated wall clock on this machine's cores. gpu: H100-hours at this MFU, training and
+    evaluation, and their price at `price` per hour.
+    Raises: ValueError for an mfu or a price that is none.
     """
+    if not price >= 0:
+        raise ValueError(f"price must be at least 0 per GPU-hour, got {price:g}")
     whole, rest = units(study.points), units(done.missing(study.points))
     workers = study.launcher.count(study.exec.threads)  # type: ignore[attr-defined]
+    hours, left = (gpu_hours(sum(map(all_flops, part)), mfu) for part in (whole, rest))
     return {
         "study": study.name,
         "runs": sum(len(u.runs) for u in whole),
@@ -25,15 +36,27 @@ def estimate(study: Study, done: Progress) -> dict[str, Any]:
         "flops": sum(u.flops for u in whole),
         "workers": workers,
         "seconds": wall([u.seconds for u in whole], workers),
+        "gpu": {
+            "device": "H100", "mfu": mfu, "price_per_hour": price, "hours": hours, "price": hours * price,
+        },
         "to_do": {
             "points": len(done.missing(study.points)),
             "tokens": sum(u.tokens for u in rest),
             "seconds": wall([u.seconds for u in rest], workers),
+            "gpu_hours": left,
+            "price": left * price,
         },
+        "data": repeats([r for u in whole for r in u.runs]),
         "failed": sorted(done.failed),
         "fit": list(study.fit),
         "questions": list(study.questions),
-    }
+    }  # fmt: skip
+
+
+def all_flops(unit: Unit) -> float:
+    """Training, and a forward pass over the held-out tokens for every evaluation."""
+    evaluations = sum(1 + len(p) + bool(p) for p in unit.ptqs)
+    return unit.flops * (1 + evaluations * unit.runs[0].data.eval_tokens / unit.tokens / 3)
 
 
 def wall(seconds: list[float], workers: int) -> float:
@@ -44,15 +67,37 @@ def wall(seconds: list[float], workers: int) -> float:
     return max(load)
 
 
+def repeats(runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+    """Per source: its training tokens, and how often the longest run goes through them."""
+    longest: dict[Any, RunConfig] = {}
+    for run in runs:
+        longest[run.data] = max(longest.get(run.data, run), run, key=lambda r: r.D)
+    found = []
+    for data, run in longest.items():
+        tokens = (len(data.corpus().train) - 1) // data.context * data.context
+        found.append({"data": data.SHORT, "tokens": tokens, "epochs": run.D / tokens})
+    return found
+
+
 def table(n: dict[str, Any]) -> str:
     saved = n["tokens_alone"] / n["tokens"]
+    trunks = (
+        f" ({saved:.2f}x fewer than one training per run: trunks are shared)" if saved > 1 else ""
+    )
     lines = [
-        f"{n['study']}: {n['runs']} runs, {n['points']} points in {n['units']} units",
-        f"  tokens  {n['tokens'] / 1e6:,.1f} M trained ({saved:.2f}x fewer than one training per run: trunks are shared)",
+        f"{n['study']}: {n['runs']:,} runs, {n['points']:,} points in {n['units']:,} units",
+        f"  tokens  {millions(n['tokens'])} trained{trunks}",
         f"  FLOPs   {n['flops']:.2e}",
         f"  time    about {duration(n['seconds'])} on {n['workers']} CPU worker(s)",
-        f"  to do   {n['to_do']['points']} points, {n['to_do']['tokens'] / 1e6:,.1f} M tokens, "
-        f"about {duration(n['to_do']['seconds'])}",
+        *gpu(n["gpu"]),
+        f"  to do   {n['to_do']['points']:,} points, {millions(n['to_do']['tokens'])} tokens, "
+        f"about {duration(n['to_do']['seconds'])}" + to_rent(n),
+        *(
+            f"  data    {d['data']}: the longest run goes {d['epochs']:,.1f} times through its "
+            f"{millions(d['tokens'])} tokens, so sequences repeat; data=text data.path=... brings more"
+            for d in n["data"]
+            if d["epochs"] > 1
+        ),
     ]
     if n["failed"]:
         lines.append(f"  failed before: {len(n['failed'])} runs (see --retry failed)")
@@ -60,3 +105,28 @@ def table(n: dict[str, Any]) -> str:
         lines.append(f"  fits    {', '.join(n['fit'])}")
     lines += [f"  asks    {q}" for q in n["questions"]]
     return "\n".join(lines)
+
+
+def gpu(n: dict[str, Any]) -> list[str]:
+    if n["hours"] < SHOWN_HOURS:
+        return []
+    return [
+        f"  GPU     about {three(n['hours'])} H100-hours at {n['mfu']:.0%} MFU, "
+        f"{three(n['price'])} at {n['price_per_hour']:.2f} per hour"
+    ]
+
+
+def to_rent(n: dict[str, Any]) -> str:
+    """What is left in H100-hours, where that is not the whole."""
+    left = n["to_do"]["gpu_hours"]
+    return f" or {three(left)} H100-hours" if SHOWN_HOURS <= left < n["gpu"]["hours"] else ""
+
+
+def millions(tokens: float) -> str:
+    return f"{tokens / 1e9:,.1f} G" if tokens >= 1e10 else f"{tokens / 1e6:,.1f} M"
+
+
+def three(value: float) -> str:
+    """Three digits, the rest zeros: 12,300."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"

@@ -1,5 +1,9 @@
 """Studies: unions of products, with every run's unquantized point."""
 
+import os
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,42 @@ def test_every_shipped_study_is_valid_and_has_no_duplicates(name: str) -> None:
     assert len(keys) == len(set(keys)) > 0
     assert {r for r, _ in keys} == {r for r, e in keys if e == "final"}
     assert made.questions
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "ptq", "qat", "low_precision", "kumar"])
+def test_the_ladder_is_scaled_by_size_and_tokens_alone(name: str) -> None:
+    small = study(name, ["size=7k,20k", "tokens=62.5k,125k"])
+    assert {p.run.size.width for p in small.points} == {16, 32}
+    assert {p.run.D for p in small.points} == {62_464, 124_928}
+    assert estimate(small, NOTHING)["seconds"] < 600
+
+
+def test_kumar_is_the_grid_of_the_paper() -> None:
+    runs = {p.run_id: p.run for p in study("kumar").points}.values()
+    assert len(runs) == 465
+    per = Counter((r.size.width, round(r.D / 5e8)) for r in runs if len(r.quant.roles()) < 2)
+    assert set(per.values()) == {25}
+    assert len(per) == 4 * 4 + 2
+    assert {round(r.N / 1e7) for r in runs} == {3, 6, 11, 21}
+    roles = [r.quant.roles() for r in runs]
+    assert {f.bits for q in roles for f in q.values()} == {3, 4, 5, 6, 7, 8, 10, 12}
+    assert sum(len(q) == 3 for q in roles) == 15
+    assert {q["activations"].granularity for q in roles if "activations" in q} == {"tensor"}  # type: ignore[attr-defined]
+
+
+def test_planning_is_fast_and_needs_no_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from precisionlaws.sweep.dry_run import estimate, table
+from precisionlaws.sweep.points import study
+from precisionlaws.sweep.schedule import Progress
+table(estimate(study('kumar'), Progress(frozenset(), frozenset(), {})))
+assert 'torch' not in sys.modules
+"""
+    start = os.times()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    end = os.times()
+    assert end.children_user - start.children_user < 15  # measured: 3 on an idle core
 
 
 def test_the_demo_fits_in_its_budget_with_trunks_counted_once() -> None:

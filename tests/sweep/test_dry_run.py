@@ -1,0 +1,100 @@
+"""What a study would cost: counts, time, price, repeated data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from precisionlaws.costs import gpu_hours
+from precisionlaws.models.count import training_flops
+from precisionlaws.sweep.dry_run import estimate, table, three
+from precisionlaws.sweep.points import Study, study
+from precisionlaws.sweep.schedule import Progress
+
+NOTHING = Progress(frozenset(), frozenset(), {})
+
+
+@pytest.fixture(scope="module")
+def kumar() -> Study:
+    return study("kumar")
+
+
+def test_a_study_for_gpus_has_a_price(kumar: Study) -> None:
+    n = estimate(kumar, NOTHING, 0.4, 2.5)
+    assert n["gpu"] == {
+        "device": "H100", "mfu": 0.4, "price_per_hour": 2.5, "hours": n["gpu"]["hours"],
+        "price": 2.5 * n["gpu"]["hours"],
+    }  # fmt: skip
+    assert n["gpu"]["hours"] == pytest.approx(gpu_hours(n["flops"]), rel=1e-3)
+    assert n["gpu"]["hours"] > gpu_hours(n["flops"])  # evaluation is counted
+    assert n["to_do"]["gpu_hours"] == n["gpu"]["hours"]
+    text = table(n)
+    assert "H100-hours at 40% MFU, 2,0" in text
+    assert "at 2.50 per hour" in text
+    half = estimate(kumar, NOTHING, 0.2, 5.0)["gpu"]
+    assert half["price"] == pytest.approx(4 * n["gpu"]["price"])
+
+
+def test_evaluations_are_forward_passes(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text("points: [{size: 7k, tokens: 102400, ptq: rtn, ptq.bits: '3,4'}]")
+    made = study(str(path))
+    run = made.points[0].run
+    per_token = training_flops(run.model, run.size, 256, 128, 1)
+    evaluations = 1 + 2 + 1  # as trained, two roundings, and once more before them
+    flops = per_token * (102_400 + evaluations * 131_072 / 3)
+    assert estimate(made, NOTHING)["gpu"]["hours"] == pytest.approx(gpu_hours(flops))
+
+
+def test_a_study_for_a_cpu_has_none_and_repeats_nothing() -> None:
+    n = estimate(study("demo"), NOTHING)
+    assert n["data"] == [{"data": "package", "tokens": pytest.approx(15.7e6, rel=0.1), "epochs": pytest.approx(0.032, rel=0.1)}]  # fmt: skip
+    text = table(n)
+    assert "H100" not in text
+    assert "repeat" not in text
+    assert 120 < n["seconds"] * n["workers"] < 1200
+
+
+def test_what_is_left_is_priced_apart(kumar: Study) -> None:
+    done = Progress(frozenset((p.run_id, p.eval_id) for p in kumar.points[:100]), frozenset(), {})
+    n = estimate(kumar, done)
+    assert 0 < n["to_do"]["gpu_hours"] < n["gpu"]["hours"]
+    assert f"or {three(n['to_do']['gpu_hours'])} H100-hours" in table(n)
+
+
+def test_repeated_sequences_are_said(kumar: Study) -> None:
+    text = table(estimate(kumar, NOTHING))
+    assert "package: the longest run goes 1,6" in text
+    assert "sequences repeat; data=text data.path=... brings more" in text
+
+
+def test_without_trunks_nothing_is_said_of_them() -> None:
+    assert "trunk" in table(estimate(study("chinchilla", ["size=7k"]), NOTHING))
+    alone = estimate(study("chinchilla", ["size=7k", "tokens=125k"]), NOTHING)
+    assert "trunk" not in table(alone)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12_345.6, "12,300"), (832.4, "832"), (999.6, "1,000"), (31.26, "31.3"), (0.1234, "0.123")],
+)
+def test_three_digits(value: float, text: str) -> None:
+    assert three(value) == text
+
+
+def test_the_command_takes_a_price_and_an_mfu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "precisionlaws.cli", "sweep", "demo", "size=7k", "--dry-run"]
+    options = ["--price", "3", "--mfu", "0.25", "--json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path)
+    n = json.loads(done.stdout)["gpu"]
+    assert (n["price_per_hour"], n["mfu"]) == (3.0, 0.25)
+    assert n["price"] == 3 * n["hours"]
+    for option, value in (("--price", "-1"), ("--mfu", "40")):
+        bad = subprocess.run(
+            [*command, option, value], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert bad.returncode == 2
+        assert f"{option.strip('-')} must be" in bad.stderr
+        assert "Traceback" not in bad.stderr
