@@ -86,6 +86,8 @@ def _scale(grouped: Tensor, q_max: float | Tensor) -> Tensor:
     """(..., 1)"""
     if not grouped.numel():
         return grouped.new_ones(*grouped.shape[:-1], 1)
+    if grouped.is_cuda and not isinstance(q_max, Tensor):
+        q_max = grouped.new_full((), q_max)  # by a number, CUDA divides as times its reciprocal
     s = _row_max(grouped.abs()).div_(q_max)
     return s.masked_fill_(s == 0, 1.0)
 

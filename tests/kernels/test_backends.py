@@ -1,0 +1,179 @@
+"""Which code computes, and what is said where it cannot."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from precisionlaws.kernels import backend, fake_quantize, ops, reference
+from precisionlaws.quant.estimators import straight_through
+
+Choose = Callable[[str], None]
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+needs_triton = pytest.mark.skipif(not ops._has_triton(), reason="triton is not installed")
+
+
+@pytest.fixture
+def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Choose]:
+    """Sets the variable as if for a fresh process."""
+
+    def forget() -> None:
+        ops._backend.cache_clear()
+        ops._implementation.cache_clear()
+
+    def set_to(value: str) -> None:
+        monkeypatch.setenv(ops.VARIABLE, value)
+        forget()
+
+    monkeypatch.delenv(ops.VARIABLE, raising=False)
+    forget()
+    yield set_to
+    forget()
+
+
+def test_a_cpu_computes_in_torch(choose: Choose) -> None:
+    assert backend("cpu") == backend(torch.device("cpu")) == "torch"
+    choose("torch")
+    assert backend("cpu") == backend("cuda:0") == "torch"
+    x = torch.randn(4, 32)
+    assert torch.equal(fake_quantize(x, 7, 16), reference.fake_quantize(x, 7, 16))
+
+
+@needs_triton
+def test_a_gpu_computes_in_triton(choose: Choose) -> None:
+    assert backend("cuda") == "triton"
+    choose("triton")
+    assert backend("cuda:1") == "triton"
+
+
+def test_without_triton_a_gpu_computes_in_torch(
+    choose: Choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops, "_has_triton", lambda: False)
+    assert backend("cuda") == "torch"
+
+
+def test_a_choice_that_does_not_exist(choose: Choose) -> None:
+    choose("cuda")
+    for call in (lambda: backend("cpu"), lambda: fake_quantize(torch.ones(4), 7, 4)):
+        with pytest.raises(
+            ValueError,
+            match="^PRECISIONLAWS_KERNELS must be one of auto, torch, triton, interpret, got cuda$",
+        ):
+            call()
+
+
+@no_gpu
+@needs_triton
+def test_triton_without_a_gpu(choose: Choose) -> None:
+    choose("triton")
+    with pytest.raises(ValueError, match="=triton, but torch sees no GPU, only cpu; use .*=auto"):
+        fake_quantize(torch.ones(4), 7, 4)
+
+
+@needs_triton
+def test_triton_for_a_tensor_elsewhere(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    choose("triton")
+    with pytest.raises(ValueError, match="=triton, but this tensor is on cpu; use .*=auto"):
+        backend("cpu")
+
+
+@pytest.mark.parametrize("value", ["triton", "interpret"])
+def test_triton_that_is_not_installed(
+    choose: Choose, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setattr(ops, "_has_triton", lambda: False)
+    choose(value)
+    with pytest.raises(ValueError, match=f"={value}, but triton is not installed; pip install"):
+        backend("cuda")
+
+
+@needs_triton
+def test_an_interpreter_asked_for_too_late(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose("interpret")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ValueError, match="set TRITON_INTERPRET=1 in the environment before Python"):
+        backend("cpu")
+
+
+@pytest.mark.parametrize("value", ["auto", "triton"])
+def test_an_interpreter_not_asked_for(
+    choose: Choose, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setattr(ops, "_has_triton", lambda: True)
+    monkeypatch.setattr(ops, "_interpreted", lambda: True)
+    choose(value)
+    with pytest.raises(ValueError, match=f"={value}, but TRITON_INTERPRET is set"):
+        backend("cuda")
+
+
+def test_fp64_is_the_references_unless_triton_is_forced() -> None:
+    def kernel(x: torch.Tensor, q_max: float | torch.Tensor, group: int | None) -> torch.Tensor:
+        raise AssertionError("the kernel was asked")
+
+    x = torch.randn(4, 32, dtype=torch.float64)
+    got = ops._but_fp64(kernel)(x, 7, 16)
+    assert torch.equal(got, reference.fake_quantize(x, 7, 16))
+    with pytest.raises(AssertionError, match="the kernel was asked"):
+        ops._but_fp64(kernel)(x.float(), 7, 16)
+
+
+def test_a_cpu_never_imports_triton_and_works_without() -> None:
+    code = """
+import sys
+sys.modules["triton"] = None
+import torch
+from precisionlaws.kernels import backend, fake_quantize
+fake_quantize(torch.ones(4, 32), 7, 16)
+assert (backend("cpu"), backend("cuda")) == ("torch", "torch")
+assert "precisionlaws.kernels.fake_quant" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+OPERANDS: list[tuple[Any, ...]] = [
+    (torch.randn(4, 32, requires_grad=True), 7.0, 16),
+    (torch.randn(5, 3).bfloat16(), 127.0, None),
+    (torch.randn(32, 4).t(), 7.0, 32),
+    (torch.randn(2, 4, 32, requires_grad=True), 0.0, None, torch.tensor([7.0, 3.0])),
+    (torch.empty(0, 16), 7.0, 16),
+]
+
+
+@pytest.mark.parametrize("operands", OPERANDS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_operator_keeps_the_contract_of_torch(operands: tuple[Any, ...]) -> None:
+    found = torch.library.opcheck(ops.fake_quant_int, operands)
+    assert set(found.values()) == {"SUCCESS"}
+    x, q_max, group, *members = operands
+    expected = reference.fake_quantize(x.detach(), members[0] if members else q_max, group)
+    assert torch.equal(ops.fake_quant_int(*operands), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of inductor, about itself
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_equals_eager(dtype: torch.dtype) -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as missing:
+        pytest.skip(f"torch.compile finds no C++ compiler: {missing}")
+    quantize = straight_through(lambda x: fake_quantize(x, 7, x.shape[-1]))
+
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return quantize(quantize(x).square())
+
+    compiled = torch.compile(twice, fullgraph=True)
+    for rows in (8, 9):  # the second one with dynamic shapes
+        x = torch.randn(rows, 32, dtype=dtype, requires_grad=True)
+        y, expected = compiled(x), twice(x)
+        assert torch.equal(y, expected)
+        grad, grad_expected = (torch.autograd.grad(t.float().sum(), x)[0] for t in (y, expected))
+        assert torch.equal(grad, grad_expected)

@@ -1,0 +1,137 @@
+"""On a GPU: Triton, torch on the device and torch on the CPU give the same bits.
+
+pytest -m gpu tests/kernels
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from precisionlaws.kernels import backend, fake_quantize, ops, reference
+from precisionlaws.kernels.reference import q_max_of
+from precisionlaws.quant.estimators import straight_through
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
+]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+WORDS = {4: torch.int32, 2: torch.int16}
+
+
+def assert_same(got: Tensor, expected: Tensor) -> None:
+    """Bit for bit, zeros with their signs; a NaN is any NaN."""
+    got, expected = got.cpu(), expected.cpu()
+    assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
+    word, nan = WORDS[got.element_size()], expected.isnan()
+    assert torch.equal(got.isnan(), nan)
+    assert torch.equal(got.view(word)[~nan], expected.view(word)[~nan])
+
+
+def check(x: Tensor, q_max: float | Tensor, group: int | None) -> None:
+    expected = reference.fake_quantize(x, q_max, group)
+    on_gpu = q_max.cuda() if isinstance(q_max, Tensor) else q_max
+    assert_same(fake_quantize(x.cuda(), on_gpu, group), expected)
+    assert_same(reference.fake_quantize(x.cuda(), on_gpu, group), expected)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_triton_is_in_effect() -> None:
+    assert backend("cuda") == "triton"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", range(3, 16))
+def test_every_bit_width(dtype: torch.dtype, bits: int) -> None:
+    x = normal(96, 960, seed=bits).to(dtype)
+    for group in (960, 480, 96, 64, 32, 16, 15, 1, None):
+        check(x, q_max_of(bits), group)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (7,), (5, 123, 123), (2, 20000), (3, 16385), (0, 16), (1, 16), (1, 100_003)]
+)
+def test_weird_shapes(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x = normal(*shape, seed=1).to(dtype)
+    check(x, 7, None)
+    if shape:
+        check(x, 7, shape[-1])
+        check(x, 7, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("group", [2, 16, 256])
+def test_every_value_of_16_bits(dtype: torch.dtype, group: int) -> None:
+    order = torch.randperm(2**16, generator=torch.Generator().manual_seed(2))
+    x = (order - 2**15).to(torch.int16).view(dtype)
+    for bits in (3, 4, 8, 15):
+        check(x.view(-1, group), q_max_of(bits), group)
+        check(x.sort().values.view(-1, group), q_max_of(bits), group)
+
+
+def test_every_size_of_fp32() -> None:
+    """Exponents from subnormal to infinite, in the values and in the spread of a group."""
+    words = torch.randint(-(2**31), 2**31, (2**15, 32), generator=torch.Generator().manual_seed(3))
+    wild = words.to(torch.int32).view(torch.float32)
+    tame = normal(2**12, 32, seed=4) * 2.0 ** torch.arange(-148, 124).repeat(16)[: 2**12, None]
+    for x in (wild, tame, tame * 0):
+        for bits in (3, 4, 8, 15):
+            check(x, q_max_of(bits), 32)
+
+
+@pytest.mark.parametrize("group", [None, 16, 4096])
+def test_bits_per_member(group: int | None) -> None:
+    x = normal(3, 4, 4, 4096, seed=5)
+    check(x, torch.tensor([3.0, 7.0, 127.0]), group)
+
+
+def test_layout_of_memory_does_not_matter() -> None:
+    x = normal(64, 6, 48)
+    for view in (x.permute(1, 2, 0), x[::2, :, 1:33], x[3:, 2], x.flatten()[1:]):
+        for group in (view.shape[-1], None):
+            expected = reference.fake_quantize(view, 7, group)
+            moved = x.cuda().as_strided(view.shape, view.stride(), view.storage_offset())
+            assert_same(fake_quantize(moved, 7, group), expected)
+
+
+@pytest.mark.parametrize("group", [None, 2**10])
+def test_more_than_2_to_the_31_values(group: int | None) -> None:
+    x = torch.zeros(2**21 + 1, 2**10, dtype=torch.bfloat16, device="cuda")
+    x[-1] = torch.arange(2**10)
+    y = fake_quantize(x, 7, group)
+    assert_same(y[-1], reference.fake_quantize(x[-1].cpu(), 7, 2**10))
+    assert not y[:-1].any()
+
+
+@pytest.mark.parametrize("group", [None, 1024])
+def test_repeats_itself_and_is_captured_by_a_graph(group: int | None) -> None:
+    x = normal(512, 1024).cuda()
+    expected = fake_quantize(x, 7, group)
+    assert_same(fake_quantize(x, 7, group), expected)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = fake_quantize(x, 7, group)
+    x.mul_(3)
+    graph.replay()
+    assert_same(y, reference.fake_quantize(x.cpu(), 7, group))
+
+
+@pytest.mark.filterwarnings("ignore")  # of inductor, about itself
+def test_gradient_and_compilation() -> None:
+    quantize = straight_through(lambda x: fake_quantize(x, 7, x.shape[-1]))
+    x = normal(64, 256).cuda().requires_grad_()
+    compiled = torch.compile(quantize, fullgraph=True)
+    for function in (quantize, compiled):
+        y = function(x)
+        assert_same(y.detach(), reference.fake_quantize(x.detach().cpu(), 7, 256))
+        (grad,) = torch.autograd.grad((y * y.detach()).sum(), x)
+        assert torch.equal(grad, y.detach())
+
+
+def test_operator_keeps_the_contract_of_torch() -> None:
+    found = torch.library.opcheck(ops.fake_quant_int, (normal(4, 32).cuda(), 7.0, 16))
+    assert set(found.values()) == {"SUCCESS"}
