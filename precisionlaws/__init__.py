@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from precisionlaws.laws import law
     from precisionlaws.planning import Plan, plan
     from precisionlaws.plots import plot
+    from precisionlaws.recording import record
     from precisionlaws.run import RunConfig, compose
     from precisionlaws.store import load
     from precisionlaws.sweep.api import quantize
@@ -38,6 +39,7 @@ PUBLIC = {
     "plan": "planning",
     "plot": "plots",
     "quantize": "sweep.api",
+    "record": "recording",
     "train": "training.train",
 }
 MODULES = ("ptq", "quant", "sweep")
@@ -57,6 +59,7 @@ __all__ = [
     "ptq",
     "quant",
     "quantize",
+    "record",
     "sweep",
     "train",
 ]
