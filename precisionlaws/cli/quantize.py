@@ -1,7 +1,7 @@
 """precisionlaws quantize: PTQ of what is trained."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,14 +19,29 @@ def command(
     where: Annotated[
         str | None, typer.Option(help="Only runs that satisfy this, e.g. 'N > 1e4'.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show how many points it would make; make none.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Quantize the weights of every finished run with unquantized weights; one point per run and width."""
-    from precisionlaws.sweep.api import quantize
+    from precisionlaws.sweep.api import quantize, quantize_plan
 
+    if dry_run:
+        plan = quantize_plan(store, method, bits, options or [], where)
+        print_json(plan) if json else print(words(plan))
+        return
     frame = quantize(store, method, bits, options or [], where)
     columns = ["run_id", "eval_id", "P_post", "bits_effective", "loss", "delta_ptq", "delta_ptq_se"]
     if json:
         print_json(frame.filter(columns).to_dict("records"))
     else:
         print(frame.filter(columns).to_string(index=False))
+
+
+def words(plan: dict[str, Any]) -> str:
+    widths = ", ".join(f"{b:g}" for b in plan["bits"])
+    return (
+        f"{plan['method']} at {widths} bits: {plan['runs']} runs, {plan['points']} points, "
+        f"{plan['to_do']} of them to do"
+    )

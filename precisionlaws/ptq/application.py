@@ -1,5 +1,6 @@
 """PTQ of a matrix by name, and of a whole model."""
 
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +27,12 @@ def method_of(name: str, **options: Any) -> Ptq:
         raise ConfigError(
             f"method {name!r} is unknown{nearest(name, known)} (has {', '.join(known)})"
         )
-    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    return cast(Ptq, build(node | options, Ptq))
+    return cast(Ptq, build(node_of(name) | options, Ptq))
+
+
+@functools.cache
+def node_of(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text())
 
 
 def apply(
@@ -62,6 +67,16 @@ def check(spec: Ptq, W: Tensor, H: Tensor | None, name: str = "the matrix") -> N
         raise ConfigError(f"H must be {W.shape[1]} x {W.shape[1]} for {name}, got {tuple(H.shape)}")
     if not torch.isfinite(W).all():
         raise ConfigError(f"{name} has values that are not finite")
+    if H is not None:
+        check_hessian(H, name)
+
+
+def check_hessian(H: Tensor, name: str) -> None:
+    # |H_ij| ≤ √(H_ii H_jj) bounds every entry of a mean of x xᵀ, so the diagonal is the yardstick.
+    off = (H - H.mT).abs_().max()
+    if not off <= 1e-3 * H.diagonal().max():  # also false for NaN and infinity
+        what = "symmetric" if torch.isfinite(H).all() else "finite"
+        raise ConfigError(f"H of {name} must be {what}, as a mean of x xᵀ is")
 
 
 @torch.no_grad()
@@ -73,12 +88,27 @@ def quantize_model(
     Returns name of linear -> Quantized. Raises: ConfigError before any matrix is touched.
     """
     found = dict(linears(model))
-    inputs = hessians or {}
+    inputs = (hessians or {}) if spec.needs_hessian else {}
     for name, linear in found.items():
         check(spec, linear.weight, inputs.get(name), name)
     out = {n: spec.quantize(m.weight.detach(), inputs.get(n), seed) for n, m in found.items()}
     for name, linear in found.items():
         linear.weight.copy_(out[name].weight)  # bumps the version that weight caches look at
+    return out
+
+
+def model_info(quantized: Mapping[str, Quantized]) -> dict[str, float]:
+    """What methods say about their matrices, over all of them: means, the most damping, and in how many
+    matrices a method warns."""
+    infos = [q.info for q in quantized.values()]
+    out: dict[str, float] = {}
+    for key in sorted(
+        {k for info in infos for k, v in info.items() if isinstance(v, (int, float))}
+    ):
+        values = [info[key] for info in infos if key in info]
+        out[key] = max(values) if key == "damping" else sum(values) / len(values)
+    if out:
+        out["warnings"] = sum("warning" in info for info in infos)
     return out
 
 

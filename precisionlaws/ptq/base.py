@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from precisionlaws.config import Spec, digest, normal_json
+from precisionlaws.config import Spec, digest, normal_json, ranged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,15 @@ class Ptq(Spec):
     def decode(self, payload: Mapping[str, "Tensor"], shape: Sequence[int]) -> "Tensor":
         """The weight that a payload stands for, bit for bit that of `quantize`."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated(Ptq):
+    """Base of methods that look at inputs: H is the mean of x xᵀ over training tokens."""
+
+    needs_hessian: ClassVar[bool] = True
+    calibration_tokens: int = ranged(1)
+    calibration_seed: int = ranged(0)  # which tokens; equal for every run of a study
 
 
 def eval_id(ptq: Ptq) -> str:

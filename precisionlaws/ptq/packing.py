@@ -5,22 +5,32 @@ import math
 import torch
 from torch import Tensor
 
-CHUNK = 8  # codes: 8 codes of b bits are b whole bytes
+CHUNK = 8  # codes: 8 codes of b bits are b whole bytes, and at most two (little-endian) words
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
     """Whole numbers in [0, 2^bits) -> ceil(numel * bits / 8) bytes (uint8), low bits first."""
-    flat = codes.reshape(-1).to(torch.int64)
-    padded = torch.zeros(math.ceil(flat.numel() / CHUNK) * CHUNK, dtype=torch.int64)
-    padded[: flat.numel()] = flat
-    places = torch.arange(bits)
-    stream = (padded.unsqueeze(1) >> places & 1).view(-1, 8)  # (bytes, 8)
-    packed = (stream << torch.arange(8)).sum(1).to(torch.uint8)
-    return packed[: math.ceil(flat.numel() * bits / 8)]
+    flat = codes.reshape(-1)
+    padded = torch.zeros(math.ceil(flat.numel() / CHUNK), 2, 4, dtype=torch.int64)
+    padded.view(-1)[: flat.numel()] = flat
+    first, last = (padded << places(bits)).sum(-1).unbind(-1)  # 4 codes each
+    words = torch.stack((first | last << 4 * bits, last >> 64 - 4 * bits), -1)
+    return words.view(torch.uint8)[:, :bits].reshape(-1)[: math.ceil(flat.numel() * bits / 8)]
 
 
 def unpack(packed: Tensor, bits: int, numel: int) -> Tensor:
     """The first `numel` codes (int64) of `pack`."""
-    stream = (packed.to(torch.int64).unsqueeze(1) >> torch.arange(8) & 1).view(-1)
-    stream = stream[: numel * bits].view(numel, bits)
-    return (stream << torch.arange(bits)).sum(1)
+    chunks = math.ceil(numel / CHUNK)
+    filled = torch.zeros(chunks * bits, dtype=torch.uint8)
+    filled[: packed.numel()] = packed
+    stream = torch.zeros(chunks, 16, dtype=torch.uint8)
+    stream[:, :bits] = filled.view(chunks, bits)
+    low, high = stream.view(torch.int64).unbind(-1)
+    rest = (low >> 4 * bits) & ((1 << 64 - 4 * bits) - 1)  # >> repeats the sign
+    fours = torch.stack((low, rest | high << 64 - 4 * bits), -1).unsqueeze(-1)
+    return (fours >> places(bits) & (1 << bits) - 1).view(-1)[:numel]
+
+
+def places(bits: int) -> Tensor:
+    """Where each of 4 codes stands in a word."""
+    return torch.arange(4) * bits

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import expand, option
@@ -53,13 +53,41 @@ def quantize(
     Raises: ConfigError for a method, width or option that does not exist, or a damaged checkpoint.
     """
     from precisionlaws.sweep.quantize import quantize_run
+
+    runs, ptqs = quantizable(store, method, bits, options, where)
+    for run in runs:
+        quantize_run(run, ptqs, Store(store), default("exec"))
+    frame = load(store)
+    mine = frame.run_id.isin(map(run_id, runs)) & frame.eval_id.isin(map(eval_id, ptqs))
+    return frame.loc[mine].reset_index(drop=True)
+
+
+def quantize_plan(
+    store: str | Path, method: str, bits: str, options: Sequence[str] = (), where: str | None = None
+) -> dict[str, Any]:
+    """How many runs and points `quantize` would make; to_do: those that the store has not."""
+    runs, ptqs = quantizable(store, method, bits, options, where)
+    files, pairs = Store(store), [(run_id(r), eval_id(p)) for r in runs for p in ptqs]
+    return {
+        "method": method,
+        "bits": sorted({p.bits for p in ptqs}),
+        "runs": len(runs),
+        "points": len(pairs),
+        "to_do": sum(not files.has(*pair) for pair in pairs),
+    }
+
+
+def quantizable(
+    store: str | Path, method: str, bits: str, options: Sequence[str], where: str | None
+) -> tuple[list[RunConfig], list[Ptq]]:
+    """The runs that can be quantized, checked against every method that is asked for."""
     from precisionlaws.training.unit import stored_config
     from precisionlaws.where import where as chosen_rows
 
     ptqs = methods(method, bits, options)
     frame = load(store)
     rows = chosen_rows(frame, where) if where else frame
-    files, names = Store(store), []
+    files, runs = Store(store), []
     for name in dict.fromkeys(
         rows[(rows.eval_id == "final") & (rows.P_w == 16) & (rows.status == "finished")].run_id
     ):
@@ -67,14 +95,12 @@ def quantize(
         same_data(run, name, fingerprint)
         for ptq in ptqs:
             allowed(run, ptq)
-        quantize_run(run, ptqs, files, default("exec"))
-        names.append(name)
-    if not names:
+        runs.append(run)
+    if not runs:
         raise ConfigError(
             f"store {str(store)!r} has no finished run with unquantized weights to quantize here"
         )
-    frame, ids = load(store), {eval_id(p) for p in ptqs}
-    return frame.loc[frame.run_id.isin(names) & frame.eval_id.isin(ids)].reset_index(drop=True)
+    return runs, ptqs
 
 
 def methods(method: str, bits: str, options: Sequence[str]) -> list[Ptq]:

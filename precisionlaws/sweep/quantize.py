@@ -4,10 +4,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from torch import nn
+
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, flat
-from precisionlaws.ptq.application import model_bits, quantize_model
-from precisionlaws.ptq.base import Ptq, eval_id
+from precisionlaws.ptq.application import model_bits, model_info, quantize_model
+from precisionlaws.ptq.base import Calibrated, Ptq, eval_id
+from precisionlaws.ptq.calibration import Calibration, calibrate, sample
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store
 from precisionlaws.training.evaluate import evaluate, held_out
@@ -50,14 +53,18 @@ def quantize_run(
         raise ConfigError(
             f"checkpoint {path} gives loss {before.mean}, its result says {row['loss']}"
         )
+    measured = calibrations(model, run, todo)
     for ptq in todo:
         if stop():
             raise Interrupted
         start = time.perf_counter()
         model.load_state_dict(weights)
-        sizes = model_bits(quantize_model(model, ptq, seed=run.seed))
-        after = evaluate(model, windows, run.eval_batch)
+        calibration = measured.get(inputs_of(ptq))
+        hessians = calibration.hessians if calibration else None
+        matrices = quantize_model(model, ptq, run.seed, hessians)
+        sizes, after = model_bits(matrices), evaluate(model, windows, run.eval_batch)
         delta, delta_se = after.delta(before)
+        info = model_info(matrices) | (calibration.info() if calibration else {})
         point = base_row(run, exec) | {
             "eval_id": eval_id(ptq),
             "P_post": sizes.nominal,
@@ -70,6 +77,22 @@ def quantize_run(
             "seconds": time.perf_counter() - start,
             "ptq": ptq.SHORT,
             **flat(ptq, "ptq"),
+            **{f"ptq.info.{key}": value for key, value in info.items()},
         }
         files.publish(store.point(name, eval_id(ptq)), point)
         done(eval_id(ptq), delta)
+
+
+Inputs = tuple[int, int]  # calibration tokens, seed
+
+
+def inputs_of(ptq: Ptq) -> Inputs | None:
+    return (ptq.calibration_tokens, ptq.calibration_seed) if isinstance(ptq, Calibrated) else None
+
+
+def calibrations(
+    model: nn.Module, run: RunConfig, ptqs: Sequence[Ptq]
+) -> dict[Inputs | None, Calibration]:
+    """One pass of the unquantized model per set of calibration tokens, whatever the methods and widths."""
+    wanted = {key for key in map(inputs_of, ptqs) if key}
+    return {key: calibrate(model, sample(run.data, *key)) for key in sorted(wanted)}

@@ -1,0 +1,97 @@
+"""Scalar grids: the numbers that a weight may become, one grid for every group of weights.
+
+A grid is `code * scale` for whole codes from `low` to `high`. Three kinds, of b bits:
+
+    narrow       -q .. q with q = 2^(b-1) - 1, scale max|w| / q: as in training (kernels/reference.py)
+    full         -2^(b-1) .. 2^(b-1) - 1, scale 2 max|w| / (2^b - 1), as in the code of GPTQ; the sign of
+                 the scale says on which side the extra code lies, at no cost
+    asymmetric   -z .. 2^b - 1 - z with a stored zero point z, scale (max - min) / (2^b - 1); the range
+                 always holds 0
+
+Scales are rounded to how they are stored before anything is rounded by them, so codes are nearest under
+the numbers that are used. A searched range shrinks the scale in steps of 1% and keeps, per group, the
+one of least Σ|error|^2.4 (the power of GPTQ's code: above 2 it spares large weights).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from precisionlaws.config import ConfigError
+from precisionlaws.kernels import reference
+
+Kind = Literal["narrow", "full", "asymmetric"]
+POWER = 2.4
+SHARES = [1 - i / 100 for i in range(80)]  # of the scale that holds every value
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All three in one shape that broadcasts against the weights; low <= code <= high."""
+
+    scale: Tensor  # as stored, in computing precision; negative: mirrored
+    low: Tensor
+    high: Tensor
+
+    def codes(self, x: Tensor) -> Tensor:
+        """The nearest codes, as whole floats; ties to even."""
+        return torch.clamp((x / self.scale).round_(), self.low, self.high)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Grid":
+        return Grid(change(self.scale), change(self.low), change(self.high))
+
+
+def fit(x: Tensor, kind: Kind, bits: int, search: bool, dtype: torch.dtype) -> Grid:
+    """Grids of x (..., group), each (..., 1). dtype: of stored scales.
+
+    Raises: ConfigError if a scale does not fit `dtype`.
+    """
+    widest = holding(x, kind, bits)
+    stored = Grid(as_stored(widest, dtype), widest.low, widest.high)
+    return shrunk(x, widest, stored, kind == "full", dtype) if search else stored
+
+
+def holding(x: Tensor, kind: Kind, bits: int) -> Grid:
+    """The grids whose range holds every value, before their scales are rounded."""
+    steps = 2**bits - 1
+    if kind == "asymmetric":
+        least, most = x.amin(-1, keepdim=True).clamp_(max=0), x.amax(-1, keepdim=True).clamp_(min=0)
+        scale = (most - least) / steps
+        scale.masked_fill_(scale == 0, 1.0)
+        low = (least / scale).round_()
+        return Grid(scale, low, low + steps)
+    reach = steps / 2 if kind == "full" else 2 ** (bits - 1) - 1
+    scale = reference.scale(x, reach, x.shape[-1]).unsqueeze(-1)
+    high = torch.full_like(scale, 2 ** (bits - 1) - 1)
+    return Grid(scale, -high - 1 if kind == "full" else -high, high)
+
+
+def as_stored(grid: Grid, dtype: torch.dtype) -> Tensor:
+    """Scales after a round trip; one that moves the largest code by over half a step is refused."""
+    scale, reach = grid.scale, torch.maximum(-grid.low, grid.high)
+    stored = scale.to(dtype).to(scale.dtype)
+    bad = ~((stored - scale).abs() * reach <= scale / 2)
+    if bad.any():
+        cure = ": scale_dtype=float32" if dtype == torch.float16 else ""
+        raise ConfigError(
+            f"scale_dtype must hold every scale, got {str(dtype).removeprefix('torch.')} "
+            f"for {scale[bad][0].item():.3g}{cure}"
+        )
+    return stored
+
+
+def shrunk(x: Tensor, widest: Grid, best: Grid, mirror: bool, dtype: torch.dtype) -> Grid:
+    """The best of `best` and of all shrunken grids, group by group."""
+    least, scale = x.new_full(best.scale.shape, torch.inf), best.scale
+    for share in SHARES:
+        s = (widest.scale * share).to(dtype).to(x.dtype)
+        q = (x / s).round_()
+        for sign in (1, -1) if mirror else (1,):
+            y = torch.clamp(q * sign, widest.low, widest.high).mul_(s * sign)
+            error = y.sub_(x).abs_().pow_(POWER).sum(-1, keepdim=True)
+            better = error < least
+            least, scale = torch.where(better, error, least), torch.where(better, s * sign, scale)
+    return Grid(scale, best.low, best.high)
