@@ -6,7 +6,9 @@ identity seams (`in_qkv, in_o, in_mlp, in_down`; `k_cache`, `v_cache`) are repla
 activation that feeds several linears is quantized once. Embedding and head stay as they are. A role
 that is off replaces nothing, so 16 bits are bit-identical to no quantization.
 
-In a model of someone else, `torch.nn.Linear` counts as a linear that quantizes its own input.
+In a model of someone else, `torch.nn.Linear` counts as a linear that quantizes its own input. For KV, its
+attention must say where keys and values pass: call a `Seam(head_dim)` named `k_cache` on the keys, as a
+cache stores them, and one named `v_cache` on the values; or call `fake_quantize` there.
 """
 
 import functools
@@ -121,10 +123,15 @@ def attach(
     Raises: ConfigError if a format does not fit a tensor, or if a role has no place in this model.
     """
     w, a, k = (f if f is not None and not f.off else None for f in (weights, activations, kv))
+    if w or a:
+        reachable(model)
     plan = linear_plan(model, w, a, keep)
     own_input = any(isinstance(m, QuantTorchLinear) for m in plan.values())
     if w and not plan:
-        raise ConfigError("weights cannot be quantized: this model has no linears besides the head")
+        raise ConfigError(
+            "weights cannot be quantized: this model has no linears besides the head (torch.nn.Linear or "
+            f"models.parts.Linear, by another name than {', '.join(keep)})"
+        )
     if a:
         plan |= seam_plan(model, "activations", a, needed=not own_input)
     if k:
@@ -135,6 +142,16 @@ def attach(
             return module
         setattr(model.get_submodule(parent), leaf, module)
     return model
+
+
+def reachable(model: nn.Module) -> None:
+    """Raises: ConfigError for a module that multiplies by its matrices without calling its linears."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            raise ConfigError(
+                f"{name or 'the model'} is a torch.nn.MultiheadAttention, which never calls its linears: write it as "
+                "torch.nn.Linear and scaled_dot_product_attention, and attach again"
+            )
 
 
 def linear_plan(
@@ -162,8 +179,12 @@ def seam_plan(model: nn.Module, role: str, format: Format, needed: bool) -> dict
         plan[name] = Quantizer(seam, format)
     if needed and not plan:
         places = " or ".join(SEAMS[role])
+        what = (
+            "keys, as a cache stores them, and values" if role == "kv" else "inputs of its matrices"
+        )
         raise ConfigError(
-            f"{role} cannot be quantized: this model has no {places} (models.parts.Seam)"
+            f"{role} cannot be quantized: this model has no {places}; give its {what} to modules "
+            "precisionlaws.models.parts.Seam(length of the last axis) of these names, and attach again"
         )
     return plan
 
