@@ -7,6 +7,7 @@ Compiles every layout of work for every architecture with the ptxas of the trito
 its output what decides speed and exactness: registers and spills, 128-bit loads and stores, approximate
 divisions, fused multiply-adds, flushed subnormals. Exit code 1 if a kernel breaks a rule (`problems`).
 
+Alignment is what launches of real tensors have; one case has none and may load narrowly, but not spill.
 Registers and memory are read from the cubin by the wheel's cuobjdump; where a wheel has none they are
 null, in the table and in JSON, and not judged.
 """
@@ -35,6 +36,7 @@ class Case:
     n: int  # values per scale, in one pass
     member: bool = False  # q_max per member
     stores: bool = True  # of more than one value
+    aligned: bool = True  # if not: a length that is no multiple of 16, and more than 2^31 values
 
 
 CASES = [
@@ -44,6 +46,7 @@ CASES = [
     Case(kernel="_held_kernel", dtype="fp32", n=64, member=True),
     *(Case(kernel="_maxima_kernel", dtype=d, n=0, stores=False) for d in ("bf16", "fp32")),
     *(Case(kernel="_values_kernel", dtype=d, n=0) for d in ("bf16", "fp32")),
+    Case(kernel="_values_kernel", dtype="bf16", n=0, aligned=False),
 ]
 
 
@@ -67,14 +70,15 @@ class Row:
     fma: int
     ftz: int  # arithmetic that flushes subnormals
     stores: bool
+    aligned: bool
 
     def problems(self) -> list[str]:
         """The rules that this kernel breaks, in words."""
         rules = {
             "spills registers": bool(self.stack or self.local),
             f"more than {HEADROOM} registers": (self.registers or 0) > HEADROOM,
-            "no 128-bit loads": not self.loads_128,
-            "no 128-bit stores": self.stores and not self.stores_128,
+            "no 128-bit loads": self.aligned and not self.loads_128,
+            "no 128-bit stores": self.aligned and self.stores and not self.stores_128,
             "approximate division": bool(self.div_approx),
             "fused multiply-add": bool(self.fma),
             "subnormals are flushed": bool(self.ftz),
@@ -111,11 +115,12 @@ def compiled(case: Case, arch: str) -> Row:
         "maxima_ptr": "*i32",
         "limit_ptr": "*fp32",
         "limit": "fp32",
+        "n": "i32" if case.aligned else "i64",
     }
     names = kernel.arg_names
     signature = {a: "constexpr" if a in constants else kinds.get(a, "i32") for a in names}
     # As at launch: tensors are aligned, and so is a length that is a multiple of 16.
-    aligned = [i for i, a in enumerate(names) if a.endswith("_ptr") or a == "n"]
+    aligned = [i for i, a in enumerate(names) if a.endswith("_ptr") or (a == "n" and case.aligned)]
     source = ASTSource(
         fn=kernel,
         signature=signature,
@@ -134,6 +139,7 @@ def compiled(case: Case, arch: str) -> Row:
         arch=arch,
         warps=options["num_warps"],
         stores=case.stores,
+        aligned=case.aligned,
         **resources(made.asm["cubin"]),
         **counts(made.asm["ptx"]),
     )
@@ -148,7 +154,7 @@ def constants_of(case: Case) -> dict[str, Any]:
         member = 8 * case.member
         return fake_quant.constants(warps, N=case.n, PER_MEMBER=member, BLOCK=block, ROWS=rows)
     fixed = {"PER_MEMBER": 0, "MAXIMA": fake_quant.PROGRAMS} if case.stores else {}
-    return fake_quant.constants(4, TILE=fake_quant.TILE, **fixed)
+    return fake_quant.constants(4, STEPS=16, TILE=fake_quant.TILE, **fixed)
 
 
 def counts(ptx: str) -> dict[str, int]:
@@ -188,7 +194,7 @@ def cuobjdump() -> str | None:
 
 
 def lines(rows: list[Row]) -> Iterator[str]:
-    shown = [a for a in asdict(rows[0]) if a != "stores"]
+    shown = [a for a in asdict(rows[0]) if a != "stores"]  # the kernel's name says it
     cells = [shown, *([str(getattr(r, a)) for a in shown] for r in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:

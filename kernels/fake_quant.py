@@ -99,12 +99,11 @@ def _held_kernel(
     rows = tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
     offsets = rows[:, None] * N + columns[None, :]
-    inside = (rows < scales - first)[:, None] & (columns < N)[None, :]
+    there = rows < tl.minimum(scales - first, ROWS).to(tl.int32)  # 64-bit masks cost registers
+    inside = there[:, None] & (columns < N)[None, :]
     x = _load(x_ptr + first * N + offsets, inside, INTERP)
     if PER_MEMBER:
-        top = tl.load(
-            limit_ptr + (first + rows) // PER_MEMBER, mask=rows < scales - first, other=1.0
-        )
+        top = tl.load(limit_ptr + (first + rows) // PER_MEMBER, mask=there, other=1.0)
     else:
         top = tl.full([ROWS], limit, tl.float32)
     s = _scale(tl.max(_magnitude(x), axis=1), top)
@@ -118,6 +117,7 @@ def _maxima_kernel(
     maxima_ptr,  # int32 (scales, programs): bits of the largest magnitude that a program saw
     n,  # values per scale
     programs,  # per scale
+    STEPS: tl.constexpr,  # tiles per program; the last ones may lie beyond the end
     TILE: tl.constexpr,
     INTERP: tl.constexpr,
 ):
@@ -126,9 +126,10 @@ def _maxima_kernel(
     columns = tl.arange(0, TILE)
     size = tl.full([], TILE, tl.int64)
     largest = tl.zeros([TILE], tl.int32)
-    for tile in range(program, tl.cdiv(n, TILE), programs):
-        start = tile * size
-        x = _load(row + start + columns, columns < n - start, INTERP)
+    for step in range(STEPS):  # not to a tensor: the interpreter of 3.6 cannot, with numpy 2.4
+        start = (step * programs + program) * size
+        left = tl.minimum(n - start, TILE).to(tl.int32)  # 64-bit masks would spill
+        x = _load(row + start + columns, columns < left, INTERP)
         largest = tl.maximum(largest, _magnitude(x))
     tl.store(maxima_ptr + tl.program_id(0), tl.max(largest, axis=0))
 
@@ -144,6 +145,7 @@ def _values_kernel(
     limit,
     PER_MEMBER: tl.constexpr,
     MAXIMA: tl.constexpr,  # programs, rounded up to a power of two
+    STEPS: tl.constexpr,
     TILE: tl.constexpr,
     INTERP: tl.constexpr,
 ):
@@ -157,14 +159,13 @@ def _values_kernel(
     columns = tl.arange(0, TILE)
     top = tl.full([TILE], limit, tl.float32)
     s = _scale(tl.broadcast_to(tl.max(largest, axis=0), [TILE]), top)
-    tiles = tl.cdiv(n, TILE)
     size = tl.full([], TILE, tl.int64)
-    for tile in range(program, tiles, programs):
-        start = (tiles - 1 - tile) * size
-        inside = columns < n - start
-        at = scale.to(tl.int64) * n + start + columns
-        x = _load(x_ptr + at, inside, INTERP)
-        _store(y_ptr + at, _round(x, s, top, INTERP), inside, INTERP)
+    for step in range(STEPS):
+        start = ((STEPS - step) * programs - 1 - program) * size
+        inside = columns < tl.minimum(n - start, TILE).to(tl.int32)
+        at = scale.to(tl.int64) * n + start
+        x = _load(x_ptr + at + columns, inside, INTERP)
+        _store(y_ptr + at + columns, _round(x, s, top, INTERP), inside, INTERP)
 
 
 def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
@@ -213,11 +214,14 @@ def _launch_two_passes(
     x: Tensor, y: Tensor, limits: Tensor, limit: float, n: int, scales: int, per_member: int
 ) -> None:
     tile = min(triton.next_power_of_2(n), INTERPRETED_TILE) if INTERPRETED else TILE
-    programs = min(PROGRAMS, triton.cdiv(n, tile))
+    tiles = triton.cdiv(n, tile)
+    programs = min(PROGRAMS, tiles)
+    steps = triton.cdiv(tiles, programs)
     maxima = torch.empty(scales * programs, dtype=torch.int32, device=x.device)
     grid = (scales * programs,)
-    _maxima_kernel[grid](x, maxima, n, programs, **constants(4, TILE=tile))
-    fixed = constants(4, PER_MEMBER=per_member, MAXIMA=triton.next_power_of_2(programs), TILE=tile)
+    _maxima_kernel[grid](x, maxima, n, programs, **constants(4, STEPS=steps, TILE=tile))
+    most = triton.next_power_of_2(programs)
+    fixed = constants(4, PER_MEMBER=per_member, MAXIMA=most, STEPS=steps, TILE=tile)
     _values_kernel[grid](x, y, maxima, limits, n, programs, limit, **fixed)
 
 
