@@ -72,11 +72,13 @@ def check(spec: Ptq, W: Tensor, H: Tensor | None, name: str = "the matrix") -> N
 
 
 def check_hessian(H: Tensor, name: str) -> None:
-    # |H_ij| ≤ √(H_ii H_jj) bounds every entry of a mean of x xᵀ, so the diagonal is the yardstick.
-    off = (H - H.mT).abs_().max()
-    if not off <= 1e-3 * H.diagonal().max():  # also false for NaN and infinity
-        what = "symmetric" if torch.isfinite(H).all() else "finite"
-        raise ConfigError(f"H of {name} must be {what}, as a mean of x xᵀ is")
+    """A mean of x xᵀ is finite and symmetric, has no negative diagonal, and |H_ij| ≤ √(H_ii H_jj)."""
+    if not torch.isfinite(H).all():
+        raise ConfigError(f"H of {name} must be finite")
+    if H.diagonal().min() < 0:
+        raise ConfigError(f"H of {name} must have a diagonal of squares, got a negative number")
+    if (H - H.mT).abs().max() > 1e-3 * H.diagonal().max():
+        raise ConfigError(f"H of {name} must be symmetric")
 
 
 @torch.no_grad()

@@ -3,8 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, flat
@@ -13,7 +15,7 @@ from precisionlaws.ptq.base import Calibrated, Ptq, eval_id
 from precisionlaws.ptq.calibration import Calibration, calibrate, sample
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store
-from precisionlaws.training.evaluate import evaluate, held_out
+from precisionlaws.training.evaluate import Losses, evaluate, held_out
 from precisionlaws.training.facts import device_of, exec_facts
 from precisionlaws.training.loop import Interrupted
 from precisionlaws.training.result import base_row
@@ -37,21 +39,14 @@ def quantize_run(
     row = files.read_json(store.result(name))
     if not todo or row["status"] != "finished":
         return
-    path = store.run(name) / "checkpoint.safetensors"
-    weights, _ = read(path)
-    device = device_of(exec.device)
-    model, windows = model_of(run, device), held_out(run, device)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"checkpoint {path} does not fit its run: {str(error).splitlines()[0]}"
-        ) from None
+    weights, model = restored(run, store, exec)
+    windows = held_out(run, device_of(exec.device))
     before = evaluate(model, windows, run.eval_batch)
     facts = exec_facts(exec, run)
     if before.mean != row["loss"] and all(row.get(k) == v for k, v in facts.items()):
         raise ConfigError(
-            f"checkpoint {path} gives loss {before.mean}, its result says {row['loss']}"
+            f"checkpoint {checkpoint(run, store)} gives loss {before.mean}, "
+            f"its result says {row['loss']}"
         )
     measured = calibrations(model, run, todo)
     for ptq in todo:
@@ -59,28 +54,59 @@ def quantize_run(
             raise Interrupted
         start = time.perf_counter()
         model.load_state_dict(weights)
-        calibration = measured.get(inputs_of(ptq))
-        hessians = calibration.hessians if calibration else None
-        matrices = quantize_model(model, ptq, run.seed, hessians)
-        sizes, after = model_bits(matrices), evaluate(model, windows, run.eval_batch)
-        delta, delta_se = after.delta(before)
-        info = model_info(matrices) | (calibration.info() if calibration else {})
-        point = base_row(run, exec) | {
-            "eval_id": eval_id(ptq),
-            "P_post": sizes.nominal,
-            "bits_effective": sizes.effective,
-            "loss": after.mean,
-            "loss_se": after.standard_error,
-            "delta_ptq": delta,
-            "delta_ptq_se": delta_se,
-            "status": "finished" if math.isfinite(after.mean) else "diverged",
-            "seconds": time.perf_counter() - start,
-            "ptq": ptq.SHORT,
-            **flat(ptq, "ptq"),
-            **{f"ptq.info.{key}": value for key, value in info.items()},
-        }
+        quantized = quantized_row(model, ptq, run.seed, measured.get(inputs_of(ptq)))
+        after = evaluate(model, windows, run.eval_batch)
+        losses = loss_row(after, before)
+        seconds = {"seconds": time.perf_counter() - start}
+        point = base_row(run, exec) | {"eval_id": eval_id(ptq)} | quantized | losses | seconds
         files.publish(store.point(name, eval_id(ptq)), point)
-        done(eval_id(ptq), delta)
+        done(eval_id(ptq), losses["delta_ptq"])
+
+
+def checkpoint(run: RunConfig, store: Store) -> Path:
+    return store.run(run_id(run)) / "checkpoint.safetensors"
+
+
+def restored(run: RunConfig, store: Store, exec: Exec) -> tuple[dict[str, Tensor], nn.Module]:
+    """The trained weights of a run, and a model that has them."""
+    path = checkpoint(run, store)
+    weights, _ = read(path)
+    model = model_of(run, device_of(exec.device))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"checkpoint {path} does not fit its run: {str(error).splitlines()[0]}"
+        ) from None
+    return weights, model
+
+
+def quantized_row(
+    model: nn.Module, ptq: Ptq, seed: int, calibration: Calibration | None
+) -> dict[str, Any]:
+    """Quantize `model` in place; the columns that say how."""
+    hessians = calibration.hessians if calibration else None
+    matrices = quantize_model(model, ptq, seed, hessians)
+    sizes = model_bits(matrices)
+    info = model_info(matrices) | (calibration.info() if calibration else {})
+    return {
+        "P_post": sizes.nominal,
+        "bits_effective": sizes.effective,
+        "ptq": ptq.SHORT,
+        **flat(ptq, "ptq"),
+        **{f"ptq.info.{key}": value for key, value in info.items()},
+    }
+
+
+def loss_row(after: Losses, before: Losses) -> dict[str, Any]:
+    delta, delta_se = after.delta(before)
+    return {
+        "loss": after.mean,
+        "loss_se": after.standard_error,
+        "delta_ptq": delta,
+        "delta_ptq_se": delta_se,
+        "status": "finished" if math.isfinite(after.mean) else "diverged",
+    }
 
 
 Inputs = tuple[int, int]  # calibration tokens, seed
