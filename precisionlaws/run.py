@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from precisionlaws.config import ConfigError, Spec, count, digest, dumps, normal_json, ranged
+from precisionlaws.config import ConfigError, Spec, count, digest, dumps, neutral, normal_json, ranged
 from precisionlaws.data.base import Data
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts
@@ -31,7 +31,8 @@ class RunConfig(Spec):
     lr_schedule: LrSchedule
     quant: Quant
     seed: int = ranged(0, 2**31 - 1)
-    dtype: Literal["float32", "float64"]
+    # bfloat16, tf32: only products of matrices; parameters, quantizers, norms and the loss stay fp32
+    dtype: Literal["float32", "float64", "bfloat16", "tf32"]
     micro_batch: int | None = ranged(1, None, neutral=None)  # sequences; null = the whole batch
     eval_batch: int | None = ranged(
         1, None, neutral=None
@@ -131,6 +132,7 @@ class Exec(Spec):
     SHORT: ClassVar[str] = "exec"
     device: Literal["auto", "cpu", "cuda"]
     threads: int = ranged(1, 1024)
+    compile: bool = neutral(False)  # training steps through torch.compile; evaluation never
 
 
 @dataclass(frozen=True, kw_only=True)

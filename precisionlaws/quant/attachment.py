@@ -13,6 +13,7 @@ cache stores them, and one named `v_cache` on the values; or call `fake_quantize
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,14 +56,23 @@ def optimizer_steps() -> list[int]:
 
 
 class WeightCache:
-    """Quantized once per forward in training, once per weight in evaluation."""
+    """Quantized once per forward in training (or per step: `hold`), once per weight in evaluation."""
 
     def __init__(self, format: Format) -> None:
         self.quantize = format.quantizer()
         self.key: tuple[Any, ...] | None = None
         self.value: Tensor | None = None
+        self.held: Tensor | None = None  # a leaf that gathers the gradients of micro-batches
+
+    def hold(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantize now, for all forward passes until `held` is None again: (root of the graph, leaf)."""
+        root = self.quantize(weight)
+        self.held = root.detach().requires_grad_(root.requires_grad)
+        return root, self.held
 
     def __call__(self, weight: Tensor) -> Tensor:
+        if self.held is not None and torch.is_grad_enabled():
+            return self.held
         if torch.is_grad_enabled() or weight.is_inference():
             self.key = self.value = None
             return self.quantize(weight)
@@ -106,6 +116,27 @@ class QuantTorchLinear(nn.Linear):
         if self.quantize_input:
             input = self.quantize_input(input)
         return F.linear(input, weight, self.bias)
+
+
+@contextmanager
+def weights_quantized_once(model: nn.Module) -> Iterator[None]:
+    """Within it, every forward pass of a training step takes one quantized copy of each weight; on
+    leaving, one backward pass carries the sum of its gradients to the parameter.
+
+    Backward is linear, so for any estimator the result is that of quantizing in every forward pass; for
+    the straight-through one it is so to the bit. Parameters must not change within.
+    """
+    layers = [m for m in model.modules() if isinstance(m, (QuantLinear, QuantTorchLinear))]
+    caches = [(m.quantized, m.weight) for m in layers if m.quantized]
+    pairs = [cache.hold(weight) for cache, weight in caches]
+    try:
+        yield
+    finally:
+        for cache, _ in caches:
+            cache.held = None
+    used = [(root, leaf.grad) for root, leaf in pairs if leaf.grad is not None]
+    if used:
+        torch.autograd.backward([root for root, _ in used], [grad for _, grad in used])
 
 
 def attach(

@@ -45,7 +45,7 @@ def exec_facts(exec: Exec, run: RunConfig) -> dict[str, Any]:
         "exec.threads": torch.get_num_threads(),
         "exec.pack": 1,
         "exec.micro_batch": run.micro_batch or run.batch // run.data.context,
-        "exec.compile": False,
+        "exec.compile": exec.compile,
         "exec.kernels": kernels.backend(device),
         "exec.world": 1,
         "exec.torch": torch.__version__,

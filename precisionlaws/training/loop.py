@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from precisionlaws.data.batches import Batches
+from precisionlaws.quant.attachment import weights_quantized_once
 from precisionlaws.run import RunConfig
 from precisionlaws.training.state import State
 
@@ -70,14 +71,24 @@ def advance(
 def backward(state: State, ids: Tensor, micro_batch: int | None) -> Tensor:
     """Gradients of the mean loss of a batch; micro-batches are summed in order. The detached loss."""
     parts = ids.split(micro_batch) if micro_batch else (ids,)
+    if len(parts) == 1:
+        loss = mean_loss(state, ids)
+        loss.backward()
+        return loss.detach().double()
     total = torch.zeros((), dtype=torch.float64, device=ids.device)
-    for part in parts:
-        tokens = part.long()
-        logits = state.model(tokens[:, :-1])  # (B, T, vocab)
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        (loss / len(parts) if len(parts) > 1 else loss).backward()
-        total += loss.detach() / len(parts)
+    with weights_quantized_once(state.model):
+        for part in parts:
+            loss = mean_loss(state, part)
+            (loss / len(parts)).backward()
+            total += loss.detach() / len(parts)
     return total
+
+
+def mean_loss(state: State, ids: Tensor) -> Tensor:
+    """Cross-entropy of the next token over a batch (B, T + 1), nats per token."""
+    tokens = ids.long()
+    logits = state.forward(tokens[:, :-1])  # (B, T, vocab)
+    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def flush(state: State, rows: list[tuple[int, Tensor, float, Tensor]]) -> None:

@@ -5,7 +5,7 @@ its last checkpoint stands.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from precisionlaws import store
 from precisionlaws.config import ConfigError
-from precisionlaws.models.parts import initialize
+from precisionlaws.models.parts import Decoder, initialize
 from precisionlaws.quant import attach
 from precisionlaws.run import RunConfig
+from precisionlaws.training.compiler import compiled
 
 LOG = ("step", "loss", "lr", "grad_norm")  # one row per step
 
@@ -31,6 +32,7 @@ class State:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    forward: Callable[[Tensor], Tensor]  # the model, or what a compiler made of it
     step: int = 0
     seconds: float = 0.0  # of training so far, over all interruptions
     log: list[Tensor] = field(default_factory=list)
@@ -68,19 +70,38 @@ class State:
 
 
 def model_of(run: RunConfig, device: str) -> nn.Module:
-    """The model of a run with its quantizers, initialized."""
+    """The model of a run with its quantizers, initialized, computing in the run's precision.
+
+    Raises: ConfigError if the device has no such precision.
+    """
     model = run.model.build(run.size, run.data.vocab, run.data.context)
     initialize(model, run.seed)
     model = attach(
         model, weights=run.quant.weights, activations=run.quant.activations, kv=run.quant.kv
     )
-    return model.to(device=device, dtype=getattr(torch, run.dtype))
+    set_precision(model, run.dtype, device)
+    return model.to(device=device, dtype=torch.float64 if run.dtype == "float64" else torch.float32)
 
 
-def fresh(run: RunConfig, device: str) -> State:
-    """Step 0 of a run."""
+def set_precision(model: nn.Module, dtype: str, device: str) -> None:
+    """Everything is fp32 but products of matrices, which take their inputs in bfloat16 or tf32.
+
+    tf32 is a switch of the whole process; every model of a run passes here, so none inherits it.
+    """
+    if dtype == "tf32" and device == "cpu":
+        raise ConfigError("dtype=tf32 needs a GPU, and this run is on a CPU: use dtype=float32")
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    if dtype == "bfloat16":
+        if not isinstance(model, Decoder):
+            raise ConfigError(f"dtype=bfloat16: {type(model).__name__} has no autocast of its own")
+        model.compute = torch.bfloat16
+
+
+def fresh(run: RunConfig, device: str, compile: bool = False) -> State:
+    """Step 0 of a run. compile: train through torch.compile."""
     model = model_of(run, device)
-    return State(model, run.optimizer.build(model))
+    forward = compiled(model, device) if compile else model
+    return State(model, run.optimizer.build(model), forward)
 
 
 def save(state: State, path: Path, facts: str) -> None:

@@ -47,7 +47,7 @@ def train_runs(
     todo = [r for r in sorted(runs, key=lambda r: r.steps) if not known(store, r)]
     if not todo:
         return
-    state = fresh(todo[0], device_of(exec.device))
+    state = fresh(todo[0], device_of(exec.device), exec.compile)
     trainer = Trainer(store, exec, watch or Watch())
     for i, run in enumerate(todo):
         try:

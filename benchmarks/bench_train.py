@@ -1,0 +1,156 @@
+"""Training steps of this library beside a plain GPT-2 step, and quantized beside unquantized.
+
+    python benchmarks/bench_train.py [rounds]
+
+One process, one thread, models of equal size, context 256, bytes, fp32, AdamW (fused), clipping. The
+peer is the training step that everybody writes: GPT-2 of the published shape from torch.nn parts. Ours
+is the trainer's own loop, with its batches, its schedule and its log. Steps are interleaved and timed in
+CPU seconds, and ratios are medians over rounds, so that a busy machine changes little.
+Claims: ours >= 1.0x the peer; W+A+KV in 8-bit integers <= 1.25x the time of the unquantized step.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from precisionlaws.training.speed import Job, job
+
+SIZES = {"100k": 4, "1M": 4, "10M": 4}  # size: sequences of 256 a step
+ROUNDS = 15
+INT8 = [f"quant.{role}.bits=8" for role in ("weights", "activations", "kv")]
+GROUPS = [*INT8, *(f"quant.{role}.granularity=group" for role in ("weights", "activations", "kv"))]
+OURS = {
+    "gpt": ["model=gpt"],
+    "llama": ["model=llama"],
+    "llama int8 rows": ["model=llama", *INT8],
+    "llama int8 groups of 16": ["model=llama", *GROUPS],
+    "gpt int8 rows": ["model=gpt", *INT8],
+    "gpt int8 groups of 16": ["model=gpt", *GROUPS],
+}
+AGAINST = {"gpt": "plain GPT-2", "llama": "plain GPT-2"} | {
+    name: name.split()[0] for name in OURS if "int8" in name
+}
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.c_attn, self.c_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).split(C, 2)
+        q, k, v = (t.view(B, T, self.heads, C // self.heads).transpose(1, 2) for t in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1, self.attn = nn.LayerNorm(width), Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Plain(nn.Module):
+    """GPT-2 as published: learned positions, pre-norm, GELU (tanh), biases, tied head."""
+
+    def __init__(self, depth: int, width: int, heads: int, vocab: int, context: int) -> None:
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(vocab, width), nn.Embedding(context, width)
+        self.h = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.ln_f, self.lm_head = nn.LayerNorm(width), nn.Linear(width, vocab, bias=False)
+        self.lm_head.weight = self.wte.weight
+        for p in self.parameters():
+            if p.dim() > 1:
+                nn.init.normal_(p, std=0.02)
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1]))
+        logits = self.lm_head(self.ln_f(self.h(x)))
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+def plain(ours: Job) -> Callable[[int], None]:
+    """The peer at the size, batch and data of one of our jobs: a function that makes steps."""
+    size, data = ours.run.size, ours.run.data
+    model = Plain(size.depth, size.width, size.heads, data.vocab, data.context)
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
+    rng, tokens = np.random.default_rng(0), torch.from_numpy(data.corpus().train.copy())
+    rows, T = ours.run.batch // data.context, data.context
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            starts = rng.integers(0, len(tokens) - T - 1, rows)
+            ids = torch.stack([tokens[i : i + T + 1] for i in starts]).long()
+            model(ids[:, :-1], ids[:, 1:]).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return steps
+
+
+def cpu_seconds(steps: Callable[[int], None], count: int) -> float:
+    start = time.process_time()
+    steps(count)
+    return time.process_time() - start
+
+
+def compare(size: str, rows: int, rounds: int) -> None:
+    jobs = {
+        name: job(size, rows * 256, ["data.context=256", *overrides])
+        for name, overrides in OURS.items()
+    }
+    contestants = {"plain GPT-2": plain(jobs["gpt"])} | {n: j.steps for n, j in jobs.items()}
+    count = 1 + int(0.15 / cpu_seconds(contestants["plain GPT-2"], 2))  # of about 0.3 s
+    for steps in contestants.values():
+        steps(2)
+    rounds_: list[dict[str, float]] = []
+    for _ in range(rounds):
+        rounds_.append({n: cpu_seconds(steps, count) for n, steps in contestants.items()})
+    N = {n: f"{j.run.N:,}" for n, j in jobs.items()}
+    print(f"\n{size}: {rows} sequences of 256 tokens a step")
+    for name in contestants:
+        seconds = statistics.median(r[name] for r in rounds_) / count
+        line = f"  {name:<25}{N.get(name, N['gpt']):>12}  {rows * 256 / seconds:>9,.0f} tokens per CPU second"
+        if other := AGAINST.get(name):
+            ratio = statistics.median(r[name] / r[other] for r in rounds_)
+            words = (
+                f"{1 / ratio:.2f}x the speed" if "int8" not in name else f"{ratio:.2f}x the time"
+            )
+            line += f"  {words} of {other}"
+        print(line, flush=True)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    for size, rows in SIZES.items():
+        compare(size, rows, rounds)
+
+
+if __name__ == "__main__":
+    main()
