@@ -10,6 +10,7 @@ import torch
 
 from precisionlaws.kernels import backend, fake_quantize, ops, reference
 from precisionlaws.quant.estimators import straight_through
+from precisionlaws.training.compiler import lacking
 
 Choose = Callable[[str], None]
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
@@ -156,15 +157,10 @@ def test_the_operator_keeps_the_contract_of_torch(operands: tuple[Any, ...]) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(lacking("cpu") is not None, reason=f"torch.compile needs {lacking('cpu')}")
 @pytest.mark.filterwarnings("ignore")  # of inductor, about itself
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_equals_eager(dtype: torch.dtype) -> None:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        get_cpp_compiler()
-    except Exception as missing:
-        pytest.skip(f"torch.compile finds no C++ compiler: {missing}")
     quantize = straight_through(lambda x: fake_quantize(x, 7, x.shape[-1]))
 
     def twice(x: torch.Tensor) -> torch.Tensor:
