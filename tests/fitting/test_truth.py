@@ -1,9 +1,13 @@
 """The fitted E against a known entropy, in one sentence."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from precisionlaws.cli.fit import command
 from precisionlaws.fitting import fit
 from precisionlaws.fitting.truth import sentence, truth
 
@@ -32,6 +36,25 @@ def test_a_fit_is_held_against_the_entropy(claimed: float, word: str) -> None:
     assert word in said
     low, high = fitted.interval("E")
     assert f"{low:.4f} to {high:.4f}" in said
+
+
+def test_the_command_says_it_after_the_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "runs.csv"
+    frame(2.0, **{"data.entropy": 2.0}).to_csv(path, index=False)
+    command(path, law="chinchilla", resamples=200)
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1].startswith(
+        "the data's entropy is 2.0000 nats per token, exactly: the 95% interval"
+    )
+    assert "covers it" in out[-1]
+    command(path, law="chinchilla", resamples=200, json=True)
+    assert json.loads(capsys.readouterr().out)["truth"] == out[-1]
+    frame(2.0).to_csv(path, index=False)
+    capsys.readouterr()
+    command(path, law="chinchilla", resamples=20, json=True)
+    assert "truth" not in json.loads(capsys.readouterr().out)
 
 
 def test_where_nothing_is_known_nothing_is_said() -> None:

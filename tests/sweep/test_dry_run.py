@@ -10,7 +10,7 @@ import pytest
 from precisionlaws.costs import gpu_hours
 from precisionlaws.models.count import training_flops
 from precisionlaws.sweep.dry_run import estimate, table, three
-from precisionlaws.sweep.points import Study, study
+from precisionlaws.sweep.points import SWEEPS, Study, study
 from precisionlaws.sweep.schedule import Progress
 
 NOTHING = Progress(frozenset(), frozenset(), {})
@@ -68,6 +68,21 @@ def test_repeated_sequences_are_said(kumar: Study) -> None:
     text = table(estimate(kumar, NOTHING))
     assert "package: the longest run goes 1,6" in text
     assert "sequences repeat; data=text data.path=... brings more" in text
+
+
+def test_the_training_of_the_paper_is_planned_as_its_comment_says() -> None:
+    text = (SWEEPS / "kumar.yaml").read_text()
+    command = text[text.index("precisionlaws sweep kumar data=text") :].replace("#", " ")
+    words = (
+        command.replace("\\\n", " ").splitlines()[0].split()[5:]
+    )  # all but the data of the paper
+    made = study("kumar", words)
+    assert {
+        (r.batch, r.data.context, r.lr_schedule.SHORT) for r in (p.run for p in made.points)
+    } == {(262_144, 1024, "cosine")}
+    n = estimate(made, NOTHING)
+    assert (n["runs"], n["units"]) == (465, 465)
+    assert 1_400 < n["gpu"]["hours"] < 1_700  # what the comment states
 
 
 def test_without_trunks_nothing_is_said_of_them() -> None:
