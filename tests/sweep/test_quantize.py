@@ -1,0 +1,184 @@
+"""PTQ of finished runs, end to end: one calibration for all, rows that say everything, δ that fall."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from precisionlaws import store as files
+from precisionlaws.cli import app
+from precisionlaws.config import ConfigError, build, plain
+from precisionlaws.models.parts import linears
+from precisionlaws.overrides import option
+from precisionlaws.ptq import calibration
+from precisionlaws.ptq.application import method_of
+from precisionlaws.ptq.base import eval_id
+from precisionlaws.run import Exec, RunConfig, compose, run_id
+from precisionlaws.store import Store, load
+from precisionlaws.sweep import quantize as module
+from precisionlaws.sweep.api import quantize, quantize_plan
+from precisionlaws.sweep.points import study
+from precisionlaws.sweep.quantize import quantize_run
+from precisionlaws.sweep.schedule import units
+from precisionlaws.sweep.worker import execute
+from precisionlaws.training.unit import train_runs
+
+EXEC: Exec = build(option("exec", "default"), Exec)  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def trained(overrides: Sequence[str], folder: Path, *more: Sequence[str]) -> Store:
+    store = Store(folder)
+    for extra in more or ((),):
+        train_runs([compose([*overrides, *extra])], store, EXEC)
+    return store
+
+
+def the_run(tiny: list[str], *more: str) -> RunConfig:
+    return compose([*tiny, *more])
+
+
+def test_one_pass_of_calibration_serves_all_methods_and_widths(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run = trained(tiny, tmp_path), the_run(tiny)
+    passes: list[int] = []
+    measure = calibration.hessians
+    monkeypatch.setattr(calibration, "hessians", lambda m, b: passes.append(1) or measure(m, b))
+    ptqs = [
+        method_of("gptq", bits=b, act_order=a, calibration_tokens=512)
+        for b in (3, 4)
+        for a in (True, False)
+    ]
+    quantize_run(run, [*ptqs, method_of("rtn", bits=3)], store, EXEC)
+    assert len(passes) == 1
+    quantize_run(run, ptqs, store, EXEC)
+    quantize_run(run, [method_of("rtn", bits=4)], store, EXEC)
+    assert len(passes) == 1  # nothing to do; no method that looks at inputs
+    few = method_of("gptq", calibration_tokens=64)
+    quantize_run(
+        run, [few, method_of("gptq", calibration_seed=1, calibration_tokens=64)], store, EXEC
+    )
+    assert len(passes) == 3
+    assert len(load(tmp_path)) == 1 + 8
+
+
+def test_a_row_does_not_depend_on_what_else_was_asked(tiny: list[str], tmp_path: Path) -> None:
+    run = the_run(tiny)
+    rows = []
+    for name, others in (("alone", []), ("last", [method_of("rtn"), method_of("gptq", bits=2)])):
+        store, mine = trained(tiny, tmp_path / name), [method_of("gptq"), method_of("rtn", bits=5)]
+        quantize_run(run, [*others, *mine], store, EXEC)
+        found = [files.read_json(store.point(run_id(run), eval_id(p))) for p in mine]
+        rows.append([{k: v for k, v in r.items() if k != "seconds"} for r in found])
+    assert rows[0] == rows[1]
+
+
+def test_rows_say_how(tiny: list[str], tmp_path: Path) -> None:
+    store, run = trained(tiny, tmp_path), the_run(tiny)
+    gptq = method_of("gptq", bits=3, calibration_tokens=1000)
+    quantize_run(run, [gptq, method_of("rtn", bits=3)], store, EXEC)
+    frame = load(tmp_path).set_index("ptq", drop=False)
+    row, plain = frame.loc["gptq"], frame.loc["rtn"]
+    assert row["ptq.act_order"]
+    assert row["ptq.percdamp"] == row["ptq.info.damping"] == 0.01
+    assert 0 < row["ptq.info.relative_proxy"] < row["ptq.info.relative_proxy_rtn"] < 1
+    assert row["ptq.info.warnings"] == 0
+    assert row["ptq.info.calibration_tokens"] == 1024
+    assert len(row["ptq.info.calibration"]) == 12
+    assert row.P_post == 3 < row.bits_effective
+    assert row.bits_effective == plain.bits_effective
+    assert [c for c in frame if c.startswith("ptq.info.") and not pd.isna(plain[c])] == []
+
+
+@pytest.mark.parametrize("quant", [[], ["quant.activations.bits=8", "quant.kv.bits=8"]])
+def test_hessians_are_of_the_trained_model(
+    tiny: list[str], quant: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the run's weights and with its quantizers, whatever was quantized before."""
+    store, run = trained([*tiny, *quant], tmp_path), the_run(tiny, *quant)
+    used: list[dict[str, torch.Tensor]] = []
+    apply = module.quantize_model
+    monkeypatch.setattr(
+        module, "quantize_model", lambda m, p, s, H: used.append(H) or apply(m, p, s, H)
+    )
+    quantize_run(run, [method_of("rtn", bits=2), method_of("gptq")], store, EXEC)
+    _, model = module.restored(run, store, EXEC)
+    tokens = calibration.sample(run.data, 16384, 0)
+    want = calibration.calibrate(model, tokens).hessians
+    assert used[0] is None
+    assert set(used[1]) == {n for n, _ in linears(model)}
+    assert all(torch.equal(used[1][n], H) for n, H in want.items())
+
+
+def test_too_few_training_tokens_is_an_error_in_words(tiny: list[str], tmp_path: Path) -> None:
+    store = trained(tiny, tmp_path)
+    with pytest.raises(ConfigError, match="ptq.calibration_tokens must be at most the"):
+        quantize_run(the_run(tiny), [method_of("gptq", calibration_tokens=10**6)], store, EXEC)
+
+
+def test_the_command(tiny: list[str], tmp_path: Path) -> None:
+    store = trained(tiny, tmp_path / "s", (), ["seed=1"], ["quant=qat", "quant.weights.bits=4"])
+    before = sorted(p for p in store.root.rglob("*") if p.is_file())
+    command = ["quantize", str(store.root), "--method", "gptq", "--bits", "3,4"]
+    command += ["--set", "granularity=group", "--set", "group=16"]
+    run = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert run.exit_code == 0, run.output
+    assert run.stdout == "gptq at 3, 4 bits: 2 runs, 4 points, 4 of them to do\n"
+    assert sorted(p for p in store.root.rglob("*") if p.is_file()) == before
+    made = CliRunner().invoke(app, [*command, "--json"])
+    assert made.exit_code == 0, made.output
+    rows = json.loads(made.stdout)
+    assert sorted(r["P_post"] for r in rows) == [3, 3, 4, 4]
+    again = CliRunner().invoke(app, [*command, "--dry-run", "--json", "--where", "seed == 1"])
+    assert json.loads(again.stdout) == {
+        "method": "gptq",
+        "bits": [3, 4],
+        "runs": 1,
+        "points": 2,
+        "to_do": 0,
+    }
+
+
+def test_a_worker_of_a_sweep_does_the_same(tiny: list[str], tmp_path: Path) -> None:
+    """ptq=gptq in a study: through the JSON that workers are sent, equal to `quantize` afterwards."""
+    settings = dict(t.split("=", 1) for t in tiny) | {"ptq": "gptq", "ptq.bits": "3,4"}
+    path, told = tmp_path / "study.yaml", []
+    path.write_text(json.dumps({"points": [settings]}))
+    plan = study(str(path))
+    for unit in units(plan.points):
+        message = json.loads(json.dumps(unit.message() | {"exec": plain(plan.exec)}))
+        execute(message, Store(tmp_path / "sweep"), told.append, lambda: False)
+    assert [m["event"] for m in told if m["event"] != "progress"] == ["quantizing", "done"]
+    rows = load(tmp_path / "sweep")
+    quantize(trained(tiny, tmp_path / "after").root, "gptq", "3,4")
+    after = load(tmp_path / "after")
+    pd.testing.assert_frame_equal(rows.drop(columns="seconds"), after.drop(columns="seconds"))
+    assert rows.delta_ptq.notna().sum() == 2
+
+
+def test_a_plan_refuses_what_the_command_would(tiny: list[str], tmp_path: Path) -> None:
+    store = trained(tiny, tmp_path)
+    with pytest.raises(ConfigError, match="ptq.group must divide the 16 inputs"):
+        quantize_plan(store.root, "gptq", "3", ["granularity=group", "group=32"])
+    with pytest.raises(ConfigError, match="ptq.static_groups must be true with act_order"):
+        quantize_plan(store.root, "gptq", "3", ["granularity=group", "static_groups=false"])
+    with pytest.raises(ConfigError, match="no finished run"):
+        quantize_plan(store.root, "gptq", "3", where="seed == 7")
+
+
+def test_gptq_hurts_less_than_rounding_to_nearest(tiny: list[str], tmp_path: Path) -> None:
+    """On models that have learnt something, at 3 bits, on average over runs."""
+    seeds = ([f"seed={s}", "tokens=40k"] for s in range(3))
+    store = trained(tiny, tmp_path, *seeds)
+    for options in ([], ["granularity=group", "grid=asymmetric", "range=mse"]):
+        delta = {m: quantize(store.root, m, "3", options).delta_ptq.mean() for m in ("rtn", "gptq")}
+        assert 0 < delta["gptq"] < 0.8 * delta["rtn"]
