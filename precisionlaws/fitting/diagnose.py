@@ -59,7 +59,7 @@ def certify(block: Block, found: Solution, delta: float) -> Certificate:
     return Certificate(
         decrement=decrement, gradient=float(np.abs(g[free] * s).max(initial=0.0) / np.sqrt(F + floor)),
         eigenvalues=tuple(map(float, ev)), starts=len(found.value), agreeing=int(near.sum()), minima=minima,
-        bounds=tuple(q.name for q, a, b in zip(block.params, low, high, strict=True) if a or b),
+        bounds=tuple(q.name for q, a, b in zip(block.params, low, high, strict=True) if (a or b) and q.name not in block.held),
         ok=bool(np.isfinite(F) and decrement <= 1e-10 and ev.min(initial=1.0) > -1e-9 and near.sum() >= 2),
     )  # fmt: skip
 
@@ -99,17 +99,16 @@ def one_cluster(block: Block, u: Array, cluster: Array) -> tuple[str, ...]:
     """Parameters that the rows of a single cluster speak of: no other cluster can tell their error."""
     J = block.jacobian(u[None])[1][0]
     touched = np.abs(J) > 1e-12 * np.abs(J).max(1, keepdims=True)
-    return tuple(
-        q.name for q, t in zip(block.params, touched, strict=True) if len(np.unique(cluster[t])) < 2
-    )
+    return tuple(block.params[j].name for j in block.own if len(np.unique(cluster[touched[j]])) < 2)
 
 
 def design_gaps(block: Block) -> list[str]:
     """What the design itself cannot separate, before any noise."""
     out = []
+    names = {q.name for q in block.params}
     for column, exponent in (("N", "alpha"), ("D", "beta")):
         k = len(np.unique(block.x[column]))
-        if k < 3 and block.kind == "loss":
+        if k < 3 and block.kind == "loss" and {exponent, "E"} <= names:
             out.append(
                 f"{column} takes {k} value(s): {exponent} and E are not separable, which needs 3"
             )

@@ -22,12 +22,12 @@ def doubts(fit: "Fit", solved: tuple[Solved, ...], draws: Draws) -> list[str]:
     out: list[str] = []
     for s in solved:
         out += diagnose.design_gaps(s.block)
-        n, p = len(s.block.y), len(s.u)
+        n, p = len(s.block.y), len(s.block.own)
         if n < 2 * p:
             out.append(
                 f"{n} {'losses' if s.block.kind == 'loss' else 'δ'} for {p} parameters: fewer than two each"
             )
-    if fit.law.scales and not fit.measured:
+    if (fit.law.scales or fit.law.added) and not fit.measured:
         out.append("no run below 16 bits: nothing is learnt of bits, and the law is its base")
     out += _not_certified(fit)
     if draws.clusters == 1:
@@ -82,7 +82,7 @@ def _misfit(s: Solved) -> list[str]:
         pure += ((means - means.mean()) ** 2).sum()
         spare += len(means) - 1
         worst = max(worst, (abs(means.mean()), place), key=lambda pair: pair[0])
-    bends = len(places) - sum(q.name in ("A", "alpha", "B", "beta", "E") for q in s.block.params)
+    bends = len(places) - len(s.block.law.base.params(dict(s.block.x)))
     if bends < 1 or spare < 3 or pure < NOTHING * len(r):
         return []
     if stats.f.sf((shared / bends) / (pure / spare), bends, spare) > MISFIT:
@@ -123,7 +123,7 @@ def _wide(fit: "Fit") -> list[str]:
 
 
 def _like_16(fit: "Fit") -> list[str]:
-    if not fit.law.scales:
+    if not fit.law.on("N"):
         return []
     alike = []
     for role, P in fit.measured.items():

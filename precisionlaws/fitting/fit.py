@@ -11,8 +11,8 @@ import numpy as np
 from precisionlaws import laws
 from precisionlaws.fitting import diagnose, resample
 from precisionlaws.fitting.diagnose import Certificate
-from precisionlaws.fitting.objective import Block, block
-from precisionlaws.fitting.rows import Rows, centre, compact, select
+from precisionlaws.fitting.objective import Block, block, on_effective
+from precisionlaws.fitting.rows import Rows, centre, select
 from precisionlaws.fitting.solve import Solution, minimise, search
 from precisionlaws.laws import Law
 from precisionlaws.laws.base import BITS, OFF, ROLES, Array, columns
@@ -92,7 +92,7 @@ class Fit:
         """Loss with the interval of its mean (low, high) and of a new run (run_low, run_high), nats per token."""
         import pandas as pd
 
-        x = columns(frame, self.law.columns)
+        x = self.law.read(frame)
         x = {k: np.atleast_1d(v) for k, v in x.items()}
         loss = np.atleast_1d(self.law.loss(self.params, x))
         draws = self.law.evaluate({k: v[:, None] for k, v in self.samples.items()}, x)
@@ -141,7 +141,7 @@ class Fit:
             )
         for name in ("rows", "delta_rows"):
             out[name] = pd.DataFrame(out[name])
-        law = laws.law(out["law"]).bind(out["rows"])
+        law = laws.law(out["law"]).bind(out["rows"], out["delta_rows"])
         for name, kind in (("objective", Objective), ("certificate", Certificate)):
             for key in (name, f"penalty_{name}"):
                 if out[key] is not None:
@@ -171,16 +171,16 @@ def fit(
     _check(law, loss, delta, intervals, resamples)
     rows = select(frame, law)
     _enough(rows, law)
-    law = law.bind(rows.loss)
+    law = law.bind(rows.loss, rows.delta)
     c = centre(rows.loss)
     base = block("loss", law, rows.loss, c)
     threshold = {"huber": delta, "ls": np.inf, "lad": SMOOTH}[loss]
     _fewer(base)
     found = [search(base, threshold)]
     blocks, thresholds, tables, noise = [base], [threshold], [rows.loss], {}
-    if law.penalties:
+    if law.paired:
         thresholds.append({"huber": THRESHOLD, "ls": np.inf, "lad": SMOOTH}[loss])
-        pair, second, noise = _fit_delta(law, rows, c, thresholds[1])
+        pair, second, noise = _fit_delta(law, rows, base, found[0], thresholds[1])
         blocks, tables, found = [*blocks, pair], [*tables, rows.delta], [*found, second]
     solved = tuple(
         resample.Solved(
@@ -205,8 +205,8 @@ def fit(
     )
     result = Fit(
         law=law, params=params, samples=samples, objective=objectives[0], certificate=certificates[0],
-        penalty_objective=objectives[1] if law.penalties else None,
-        penalty_certificate=certificates[1] if law.penalties else None,
+        penalty_objective=objectives[1] if law.paired else None,
+        penalty_certificate=certificates[1] if law.paired else None,
         noise=noise, intervals=draws.method, clusters=draws.clusters, one_cluster=single,
         rows=rows.loss, delta_rows=rows.delta, left_out=rows.left_out, warnings=(), seed=seed,
         sha256=rows.sha256, versions=_versions(),
@@ -219,23 +219,35 @@ def fit(
 
 
 def _fit_delta(
-    law: Law, rows: Rows, c: Mapping[str, float], threshold: float
+    law: Law, rows: Rows, base: Block, first: Solution, threshold: float
 ) -> tuple[Block, Solution, dict[str, float]]:
     """Fit δ and its noise in turn: sd² = σ0² + (r δ̂)², of the fitted δ̂, so that no row is chosen by its outcome."""
     seen = rows.delta["delta_ptq"].to_numpy(float)
     size = np.abs(seen)
-    sd = np.sqrt(
-        np.median(size) ** 2 * 0.01 + (0.3 * size) ** 2
-    )  # only the first pass weighs by the seen δ
+    least = (
+        1e-7 * float(size.max()) + 1e-300
+    )  # where a law says exactly 0, as Eq. 9 does at P_w = P_post
+    # Only the first pass weighs by the seen δ.
+    sd = np.maximum(np.sqrt(np.median(size) ** 2 * 0.01 + (0.3 * size) ** 2), least)
     noise = {"sigma0": 0.0, "r": 0.0}
-    pair = block("delta", law, rows.delta, c, sd)
+    held = {}
+    if on_effective(law):
+        law.check(base.natural(first.u[:1]), law.read(rows.delta))
+        scales = {q.name for term in law.scales for q in term.params(dict(base.x))}
+        held = {
+            q.name: float(v)
+            for q, v in zip(base.params, first.u[0], strict=True)
+            if q.name in scales
+        }
+    c = base.centre
+    pair = block("delta", law, rows.delta, c, sd, held)
     _fewer(pair)
     u = search(pair, threshold).u[:1]
     for _ in range(PASSES):
         fitted = pair.predict(u)[0] * sd
         noise = _noise(seen - fitted, fitted)
-        sd = np.sqrt(noise["sigma0"] ** 2 + (noise["r"] * fitted) ** 2)
-        pair = block("delta", law, rows.delta, c, sd)
+        sd = np.maximum(np.hypot(noise["sigma0"], noise["r"] * fitted), least)
+        pair = block("delta", law, rows.delta, c, sd, held)
         u = minimise(pair, u, threshold).u
     return pair, search(pair, threshold), noise
 
@@ -254,11 +266,11 @@ def _derived(fit: Fit, name: str, p: Mapping[str, Any]) -> Any:
     if name == "N_opt_exponent" and "alpha" in p and "beta" in p:
         return p["beta"] / (p["alpha"] + p["beta"])
     match = re.fullmatch(r"eff(?:_(w|a|kv))?\((\d+(?:\.\d+)?)\)", name)
-    if match is None or not fit.law.scales:
+    if match is None or not fit.law.on("N"):
         known = [
             *fit.params,
             "N_opt_exponent",
-            *(["eff(P)", *(f"eff_{r}(P)" for r in fit.measured)] if fit.law.scales else []),
+            *(["eff(P)", *(f"eff_{r}(P)" for r in fit.measured)] if fit.law.on("N") else []),
         ]
         raise ValueError(
             f"no quantity {name!r} in a fit of {fit.law.full_name}; there are {', '.join(known)}"
@@ -291,7 +303,7 @@ def _objective(text: str, s: resample.Solved, loss: str) -> Objective:
         text=text,
         value=value,
         n=len(r),
-        residual_sd=float(np.sqrt((r**2).sum() / max(len(r) - len(s.u), 1))),
+        residual_sd=float(np.sqrt((r**2).sum() / max(len(r) - len(s.block.own), 1))),
     )
 
 
@@ -310,10 +322,6 @@ def _check(law: Law, loss: str, delta: float, intervals: str, resamples: int) ->
         )
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
-    if law.penalties and law.penalties_on == "effective" and law.scales:
-        raise ValueError(
-            f"{law.full_name}: penalties on effective N can be evaluated, not yet fitted; use penalties_on: nominal"
-        )
 
 
 def _enough(rows: Rows, law: Law) -> None:
@@ -323,18 +331,18 @@ def _enough(rows: Rows, law: Law) -> None:
     )
     if len(rows.loss) == 0:
         raise ValueError(f"{law.full_name}: no row is left to fit ({why})")
-    if law.penalties and len(rows.delta) == 0:
+    if law.paired and len(rows.delta) == 0:
         raise ValueError(
             f"{law.full_name}: no row has P_post < 16 and a paired δ ({why}); quantize finished runs first"
         )
 
 
 def _fewer(b: Block) -> None:
-    if len(b.y) < len(b.params):
+    if len(b.y) < len(b.own):
         what = "losses" if b.kind == "loss" else "paired δ"
-        names = ", ".join(q.name for q in b.params)
+        names = ", ".join(b.params[j].name for j in b.own)
         raise ValueError(
-            f"{len(b.y)} {what} cannot determine {len(b.params)} parameters ({names}); train more runs or take a smaller law"
+            f"{len(b.y)} {what} cannot determine {len(b.own)} parameters ({names}); train more runs or take a smaller law"
         )
 
 
@@ -353,4 +361,4 @@ def _versions() -> dict[str, str]:
     }
 
 
-__all__ = ["Fit", "Objective", "compact", "fit"]
+__all__ = ["Fit", "Objective", "fit"]

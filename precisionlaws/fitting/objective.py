@@ -1,14 +1,15 @@
 """What is minimised: Σ w_i huber_δ(y_i − f_i(u)), with f and its Jacobian for many u at once.
 
-A fit has one or two blocks. The loss block holds the base and its scales, y = log loss. The delta
-block holds the penalties, y = δ/sd: paired differences, never the total loss, whose noise is many
-times larger. u is the unconstrained form of the parameters (`Param.link`), N and D are in units of
+A fit has one or two blocks. The loss block holds the base, its scales and what training at low
+precision adds, y = log loss. The delta block holds what rounding costs, y = δ/sd: paired differences,
+never the total loss, whose noise is many times larger. Where rounding acts on N_eff, the delta block
+carries the scales too, each held at its value in the loss block. u is the unconstrained form of the parameters (`Param.link`), N and D are in units of
 their geometric means, and derivatives of a law that gives none come from a complex step, exact to
 rounding; those of a scale need only the distinct bit widths, not every row.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,29 @@ class Block:
     distinct: Mapping[str, Array]  # distinct combinations of widths
     index: Array  # row → combination
     sd: Array | None = None  # delta block: noise of each δ, nats
+    held: Mapping[str, float] = field(default_factory=dict)  # parameters that do not move, as u
 
     @property
     def lower(self) -> Array:
-        return np.array([np.log(q.lower) if q.link != "identity" else q.lower for q in self.params])
+        return self._bound("lower")
 
     @property
     def upper(self) -> Array:
-        return np.array([np.log(q.upper) if q.link != "identity" else q.upper for q in self.params])
+        return self._bound("upper")
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Places of the parameters that this block determines."""
+        return tuple(j for j, q in enumerate(self.params) if q.name not in self.held)
+
+    def _bound(self, end: str) -> Array:
+        ends = [
+            self.held.get(
+                q.name, getattr(q, end) if q.link == "identity" else np.log(getattr(q, end))
+            )
+            for q in self.params
+        ]
+        return np.array(ends)
 
     def values(self, u: Array) -> dict[str, Any]:
         """Parameters in centred units, each (B, 1)."""
@@ -55,8 +71,9 @@ class Block:
         v = self.values(u)
         for q in self.params:
             for column, exponent, sign in q.centre:
-                v[q.name] = v[q.name] * self.centre[column] ** (sign * v[exponent])
-        return {name: value[:, 0] for name, value in v.items()}
+                power = v[exponent] if exponent else 1.0
+                v[q.name] = v[q.name] * self.centre[column] ** (sign * power)
+        return {name: value[:, 0] for name, value in v.items() if name not in self.held}
 
     def predict(self, u: Array) -> Array:
         """f (B, n)."""
@@ -65,13 +82,16 @@ class Block:
             if self.kind == "delta":
                 return self._penalty(v)
             N, D = (self.x[on] * self._scale(v, on) for on in ("N", "D"))
-            return np.log(self.law.base.loss(v, N, D)) + np.zeros((len(u), 1))
+            total = self.law.base.loss(v, N, D) + self._sum(self.law.added, v)
+            return np.log(total) + np.zeros((len(u), 1))
 
     def jacobian(self, u: Array) -> tuple[Array, Array]:
         """f (B, n) and df/du (B, p, n)."""
         with np.errstate(all="ignore"):
-            if self.kind == "delta" or not hasattr(self.law.base, "grad"):
-                return self.predict(u), _complex_step(self.predict, u)
+            if self.kind == "delta" or self.law.added or not hasattr(self.law.base, "grad"):
+                J = np.zeros((len(u), len(self.params), len(self.y)))
+                J[:, self.own] = _complex_step(self.predict, u, self.own)
+                return self.predict(u), J
             v = self.values(u)
             N, D = (self.x[on] * self._scale(v, on) for on in ("N", "D"))
             grad = self.law.base.grad(v, N, D)
@@ -100,30 +120,44 @@ class Block:
         return np.where(np.real(s) > 0, s, np.nan) + np.zeros((len(next(iter(v.values()))), 1))
 
     def _penalty(self, v: Mapping[str, Any]) -> Any:
+        return self._sum(self.law.paired, v) / self.sd
+
+    def _sum(self, terms: tuple[Any, ...], v: Mapping[str, Any]) -> Any:
+        """Nats that these penalties add."""
+        at = [self.x["N"], self.x["D"]]
+        if terms and self.law.penalties_on == "effective":
+            at = [self.x[on] * self._scale(v, on) for on in ("N", "D")]
         total: Any = 0.0
-        for term in self.law.penalties:
-            total = total + term.penalty(v, self.x["N"], self.x["D"], self.x)
-        return total / self.sd
+        for term in terms:
+            total = total + term.penalty(v, *at, self.x)
+        return total
+
+
+def on_effective(law: Law) -> bool:
+    """Rounding acts on N_eff, so that δ depends on what the losses say of the scales."""
+    return bool(law.paired and law.scales and law.penalties_on == "effective")
 
 
 def block(
-    kind: str, law: Law, table: Any, centre: Mapping[str, float], sd: Array | None = None
+    kind: str,
+    law: Law,
+    table: Any,
+    centre: Mapping[str, float],
+    sd: Array | None = None,
+    held: Mapping[str, float] | None = None,
 ) -> Block:
-    """The loss or the delta block of a bound law over the rows of a table."""
-    modules = law.penalties if kind == "delta" else (law.base, *law.scales)
-    x = {c: np.asarray(table[c], float) for c in ("N", "D", *BITS)}
-    own = {
-        q.name for m in modules for q in m.params({**x, "loss": np.asarray(table["loss"], float)})
-    }
+    """The loss or the delta block of a bound law over the rows of a table.
+
+    held: parameters of scales and their u, for a delta block on N_eff.
+    """
+    modules = (law.base, *law.scales, *law.added) if kind == "loss" else law.paired
+    x = law.read(table, "loss", *BITS)
+    own = {q.name for m in modules for q in m.params(x)} | set(held or {})
     combos, index = np.unique(np.stack([x[c] for c in BITS], 1), axis=0, return_inverse=True)
-    y = (
-        np.log(np.asarray(table["loss"], float))
-        if sd is None
-        else np.asarray(table["delta_ptq"], float) / sd
-    )
+    y = np.log(x["loss"]) if sd is None else np.asarray(table["delta_ptq"], float) / sd
     return Block(
         kind=kind, law=law, params=tuple(q for q in law.params if q.name in own), y=y, sd=sd, centre=centre,
-        x={**x, "N": x["N"] / centre["N"], "D": x["D"] / centre["D"]},
+        x={**x, "N": x["N"] / centre["N"], "D": x["D"] / centre["D"]}, held=dict(held or {}),
         distinct={c: combos[:, i] for i, c in enumerate(BITS)}, index=np.ravel(index),
     )  # fmt: skip
 
@@ -134,10 +168,10 @@ def huber(r: Array, W: Array, delta: float) -> Array:
     return (W * psi * (r - 0.5 * psi)).sum(-1)
 
 
-def _complex_step(fn: Callable[[Array], Any], u: Array, which: list[int] | None = None) -> Array:
+def _complex_step(fn: Callable[[Array], Any], u: Array, which: Sequence[int]) -> Array:
     """d fn / d u_j for each j of `which`, (B, len(which), n) (Squire & Trapp 1998)."""
     out = []
-    for j in range(u.shape[1]) if which is None else which:
+    for j in which:
         z = u.astype(complex)
         z[:, j] += 1j * STEP
         out.append(np.imag(fn(z)) / STEP)

@@ -11,9 +11,13 @@ jackknife draw is a random combination of the refits' deviations, taken in the f
 data determine, and then turned into the parameters that make those values: a straight line in parameters
 would leave the curved valley along which, say, E and α compensate each other, and predict losses that
 no refit ever did.
+
+Where rounding acts on N_eff, the second block holds the scales that the first determines: each of its
+refits and draws holds those of the same refit or draw of the first.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -81,14 +85,18 @@ def _jackknife(
     z = np.concatenate([z, -z])[:resamples] * np.sqrt(
         (G - 1) / G
     )  # ± pairs: less Monte Carlo noise
-    out, ok = [], []
+    out, ok, refits = [], [], []
     for s, label in zip(solved, labels, strict=True):
         W = (label[None, :] != names[:, None]).astype(float)
-        near = minimise(s.block, np.repeat(s.u[None], G, 0), s.delta, W=W, tol=1e-8)
-        refit = minimise(s.block, near.u, s.delta, W=W, exact=True)
+        box = _box(s.block, solved[0].block, refits, G)
+        near = minimise(s.block, np.repeat(s.u[None], G, 0), s.delta, W=W, tol=1e-8, **box)
+        refit = minimise(s.block, near.u, s.delta, W=W, exact=True, **box)
         fitted = s.block.predict(s.u[None])
         y = fitted + z @ (s.block.predict(refit.u) - fitted)
-        out.append(minimise(s.block, s.u + z @ (refit.u - s.u), np.inf, y=y, steps=LANDING).u)
+        box = _box(s.block, solved[0].block, out, resamples)
+        start = s.u + z @ (refit.u - s.u)
+        out.append(minimise(s.block, start, np.inf, y=y, steps=LANDING, **box).u)
+        refits.append(refit.u)
         ok.append(refit.decrement < GOOD)
     method = f"delete-one-family jackknife (CR3), t with {G - 1} degrees of freedom"
     return Draws(u=tuple(out), method=method, clusters=G, converged=float(np.mean(ok)))
@@ -105,7 +113,7 @@ def _bootstrap(
     names = np.unique(np.concatenate(labels))
     G = len(names)
     counts = rng.multinomial(G, np.full(G, 1 / G), resamples).astype(float)
-    out, ok, factor = [], [], 1.0
+    out, ok, refits, factor = [], [], [], 1.0
     if inflate:
         from scipy import stats
 
@@ -117,7 +125,9 @@ def _bootstrap(
             s.delta,
             W=counts[:, np.searchsorted(names, label)],
             tol=1e-8,
+            **_box(s.block, solved[0].block, refits, resamples),
         )
+        refits.append(refit.u)
         out.append(_inside(s.block, s.u + factor * (refit.u - s.u)))
         ok.append(refit.decrement < GOOD)
     method = f"bootstrap of {G} {'families, widened by √(G/(G−1))·t/z' if inflate else 'runs'}"
@@ -133,15 +143,21 @@ def _wald(solved: tuple[Solved, ...], resamples: int, rng: np.random.Generator) 
         H = derivatives(s.block, s.u[None], s.delta, W, True)[2][0]
         psi = np.clip(s.block.y - s.block.predict(s.u[None])[0], -s.delta, s.delta)
         free = (s.u > s.block.lower) & (s.u < s.block.upper)
+        p = int(free.sum())
         meat = (J[0] * psi**2) @ J[0].T * n / max(n - p, 1)
-        cov = np.zeros((p, p))
+        cov = np.zeros((len(s.u), len(s.u)))
         bread = np.linalg.pinv(H[np.ix_(free, free)], hermitian=True)
         cov[np.ix_(free, free)] = bread @ meat[np.ix_(free, free)] @ bread
         ev, V = np.linalg.eigh(cov)
-        z = rng.standard_normal((resamples, p)) / np.sqrt(
+        z = rng.standard_normal((resamples, len(s.u))) / np.sqrt(
             rng.chisquare(max(n - p, 1), (resamples, 1)) / max(n - p, 1)
         )
-        out.append(_inside(s.block, s.u + (z * np.sqrt(np.maximum(ev, 0))) @ V.T))
+        own = s.u + (z * np.sqrt(np.maximum(ev, 0))) @ V.T
+        if s.block.held:  # what the first block's error does to the second's minimum
+            start = np.repeat(s.u[None], resamples, 0)
+            box = _box(s.block, solved[0].block, out, resamples)
+            own = own + minimise(s.block, start, s.delta, **box).u - s.u
+        out.append(_inside(s.block, own))
     return Draws(
         u=tuple(out),
         method="sandwich of independent rows (Wald)",
@@ -150,5 +166,19 @@ def _wald(solved: tuple[Solved, ...], resamples: int, rng: np.random.Generator) 
     )
 
 
+def _box(block: Block, first: Block, done: list[Array], members: int) -> dict[str, Any]:
+    """Bounds of each member: a held parameter stands where the same member of the first block has it."""
+    if not block.held:
+        return {}
+    lo, hi = (np.repeat(end[None], members, 0) for end in (block.lower, block.upper))
+    place = {q.name: j for j, q in enumerate(first.params)}
+    for j, q in enumerate(block.params):
+        if q.name in block.held:
+            lo[:, j] = hi[:, j] = done[0][:, place[q.name]]
+    return {"lower": lo, "upper": hi}
+
+
 def _inside(block: Block, u: Array) -> Array:
-    return np.clip(u, block.lower, block.upper)
+    return np.where(
+        [q.name in block.held for q in block.params], u, np.clip(u, block.lower, block.upper)
+    )

@@ -14,7 +14,19 @@ Table = Any  # a DataFrame: what pandas annotates as unions no checker can narro
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(BITS, OFF), "phase": "final", "status": "finished", "objective": "causal",
 }  # fmt: skip
-KEPT = ("run_id", "eval_id", "family", "N", "D", *BITS, "loss", "delta_ptq", "delta_ptq_se", "seed")
+KEPT = (
+    "run_id",
+    "eval_id",
+    "family",
+    "N",
+    "D",
+    *BITS,
+    "loss",
+    "delta_ptq",
+    "delta_ptq_se",
+    "seed",
+    "N_head",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +60,16 @@ def select(frame: Table, law: Law) -> Rows:
         left_out,
     )
     after = table["P_post"] < OFF
-    delta = table[after] if law.penalties else table[:0]
+    delta = table[after] if law.paired else table[:0]
     loss = (
         table[~after]
-        if law.penalties
+        if law.paired
         else _keep(table, ~after, "P_post < 16: the law has no PTQ term", left_out)
     )
     # A δ is that of an unquantized run unless its term reads the training bits.
-    loss = _modelled(loss, law.scales, "scale", left_out)
-    delta = _modelled(delta, law.penalties, "PTQ term", left_out)
-    for term in law.penalties:
+    loss = _modelled(loss, (*law.scales, *law.added), "scale", left_out)
+    delta = _modelled(delta, law.paired, "PTQ term", left_out)
+    for term in law.paired:
         _require(frame, ("delta_ptq",), law)
         least = getattr(term, "MIN_BITS", 0.0)
         delta = _keep(
@@ -70,14 +82,14 @@ def select(frame: Table, law: Law) -> Rows:
     for part in (loss, delta):
         _positive(part, "N")
         _positive(part, "D")
-    if law.penalties:
+    if law.paired:
         _finite(delta, "delta_ptq")
         _one_method(delta)
     warnings += _mixed_exec(table)
     merged: dict[str, int] = {}
     for why, n in left_out:
         merged[why] = merged.get(why, 0) + n
-    both = (compact(loss), compact(delta))
+    both = (compact(loss, law), compact(delta, law))
     sha = hashlib.sha256("".join(part.to_csv(index=False) for part in both).encode()).hexdigest()
     return Rows(
         loss=both[0],
@@ -88,9 +100,11 @@ def select(frame: Table, law: Law) -> Rows:
     )
 
 
-def compact(table: Table) -> Table:
+def compact(table: Table, law: Law) -> Table:
     """The columns that inference, planning and figures read."""
-    return table[[c for c in KEPT if c in table]].reset_index(drop=True)
+    out = table[[c for c in KEPT if c in table]].reset_index(drop=True)
+    made = {c: v for c, v in law.read(table).items() if c not in out} if len(table) else {}
+    return out.assign(**made)
 
 
 def centre(table: Table) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from precisionlaws.laws import OFF, Law
-from precisionlaws.laws.base import BITS, columns
+from precisionlaws.laws.base import BITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,8 @@ def simulate(
     """The design with losses: noise of families, of (family, D), of runs, and (σ0, r) of δ; sd in nats."""
     rng = np.random.default_rng(seed)
     table = design.reset_index(drop=True)
-    x = columns(table, ("N", "D", *BITS))
-    delta = np.asarray(law.penalty(params, x)) + np.zeros(len(table))
+    x = law.read(table, *BITS)
+    delta = np.asarray(law.penalty(params, x, law.paired)) + np.zeros(len(table))
     loss = law.loss(params, {**x, "P_post": np.full(len(table), OFF)})
     for sd, keys in ((family_sd, ["family"]), (branch_sd, ["family", "D"]), (run_sd, ["run_id"])):
         group = table.groupby(keys, sort=False).ngroup().to_numpy()

@@ -86,6 +86,7 @@ def _descend(
         decrement=np.full(B, np.inf),
     )
     live, damping = np.arange(B), np.full(B, 1e-3)
+    rounding = 1e-30 * len(block.y) * max(1.0, float(np.abs(block.y).max()) ** 2)
     F, g, H, diag = derivatives(block, u, delta, W, exact, y)
     for it in range(steps):
         step, decrement = _step(u, g, H, diag, damping, lo, hi, exact)
@@ -96,7 +97,7 @@ def _descend(
             predicted = -(g * moved).sum(1) - 0.5 * np.einsum("bi,bij,bj->b", moved, H, moved)
             gain = (F - F2) / predicted
         better = np.isfinite(F2) & (F2 <= F) & np.isfinite(H2).all((1, 2))
-        small = (decrement <= tol * F + 1e-30 * len(block.y)) & (damping < 1)
+        small = (decrement <= tol * F + rounding) & (damping < 1)
         damping = np.select(
             [~better, gain > 0.6, gain < 0.2],
             [np.maximum(damping, 1e-4) * 8, damping * 0.1, damping * 3],
@@ -197,43 +198,52 @@ def search(block: Block, delta: float, W: Array | None = None) -> Solution:
 def screen(block: Block, W: Array) -> Array:
     """Starts: a low-discrepancy set over the nonlinear parameters, the linear ones solved for."""
     names = [q.name for q in block.params]
-    modules = block.law.penalties if block.kind == "delta" else (block.law.base,)
+    modules = block.law.paired if block.kind == "delta" else (block.law.base,)
     linear = [j for j, name in enumerate(names) if any(name in m.LINEAR for m in modules)]
     u = np.empty((SCREENED, len(names)))
     points = kronecker(SCREENED, len(names))
     for j, q in enumerate(block.params):
         ends = np.array(q.start) if q.link == "identity" else np.log(q.start)
         u[:, j] = ends[0] + points[:, j] * (ends[1] - ends[0])
+    u = np.where([name in block.held for name in names], block.lower, u)
     basis = _basis(block, u, linear)  # (B, K, n)
     y = np.exp(block.y) if block.kind == "loss" else block.y
     w = W / y**2 if block.kind == "loss" else W
+    K = basis.shape[1]
     with np.errstate(all="ignore"):
         G = np.einsum("bkn,bln,n->bkl", basis, basis, w)
         h = np.einsum("bkn,n->bk", basis, w * y)
         d = np.sqrt(np.einsum("bkk->bk", G)) + 1e-300
-        G = np.nan_to_num(G / d[:, :, None] / d[:, None, :]) + 1e-9 * np.eye(len(linear))
+        G = np.nan_to_num(G / d[:, :, None] / d[:, None, :]) + 1e-9 * np.eye(K)
         c = np.linalg.solve(G, np.nan_to_num(h / d)[..., None])[..., 0] / d
-    for k, j in enumerate(linear):
-        q = block.params[j]
-        v = np.clip(
-            np.nan_to_num(c[:, k]),
-            max(q.lower, 1e-4 * float(np.abs(y).max()) * (q.link == "log")),
-            q.upper,
-        )
+    solved = {block.params[j].name: c[:, k] for k, j in enumerate(linear)}
+    if block.kind == "loss" and hasattr(block.law.base, "rescale"):
+        with np.errstate(all="ignore"):
+            values = {name: v[:, 0] for name, v in block.values(u).items()}
+            solved.update(block.law.base.rescale(values, np.maximum(c[:, -1], 1e-6)))
+    for j, q in enumerate(block.params):
+        if q.name not in solved:
+            continue
+        floor = 1e-4 * float(np.abs(y).max()) if j in linear and q.link == "log" else q.lower
+        v = np.clip(np.nan_to_num(solved[q.name]), max(q.lower, floor), q.upper)
         u[:, j] = np.log(v) if q.link == "log" else v
     return np.clip(u, block.lower, block.upper)
 
 
 def _basis(block: Block, u: Array, linear: list[int]) -> Array:
-    """What multiplies each linear coefficient, (B, K, n)."""
-    out = []
+    """What multiplies each linear coefficient, and last the rest if the base can rescale it, (B, K, n)."""
+    out, rest = [], []
     with np.errstate(all="ignore"):
         v = block.values(u)
+        none = {**v, **{block.params[j].name: np.zeros((len(u), 1)) for j in linear}}
+        if block.kind == "loss" and hasattr(block.law.base, "rescale"):
+            rest = [_raw(block)(none) + np.zeros((len(u), len(block.y)))]
         for k in linear:
-            unit = {**v, **{block.params[j].name: np.zeros((len(u), 1)) for j in linear}}
-            unit[block.params[k].name] = np.ones((len(u), 1))
-            out.append(_raw(block)(unit) + np.zeros((len(u), len(block.y))))
-    return np.stack(out, 1)
+            unit = {**none, block.params[k].name: np.ones((len(u), 1))}
+            out.append(
+                _raw(block)(unit) + np.zeros((len(u), len(block.y))) - (rest[0] if rest else 0)
+            )
+    return np.stack([*out, *rest], 1)
 
 
 def _raw(block: Block) -> Callable[[dict[str, Array]], Array]:

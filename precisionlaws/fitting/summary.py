@@ -40,7 +40,7 @@ def table(fit: "Fit", level: float) -> list[str]:
 def derived(fit: "Fit") -> list[tuple[str, str]]:
     """Names and units of what follows from the parameters."""
     out = [("N_opt_exponent", "N* ~ FLOP^x")] if {"alpha", "beta"} <= set(fit.params) else []
-    if fit.law.scales:
+    if fit.law.on("N"):
         out += [
             (f"eff_{r}({P:g})", "N_eff/N")
             for r, widths in fit.measured.items()

@@ -17,43 +17,44 @@ ON = "N"
 CONTINUOUS = False
 
 
-def params(x: dict[str, Array]) -> tuple[Param, ...]:
+def params(x: dict[str, Array], stem: str = "eff", unit: str = "N_eff/N") -> tuple[Param, ...]:
     return tuple(
         # Above 1 is allowed: near 16 bits noise puts half of the estimates there.
-        Param(name=f"eff_{role}[{P:g}]", unit="N_eff/N", lower=1e-4, upper=10.0, start=(0.3, 1.0))
+        Param(name=f"{stem}_{role}[{P:g}]", unit=unit, lower=1e-4, upper=10.0, start=(0.3, 1.0))
         for role in ROLES
         for P in widths(x, f"P_{role}")
     )
 
 
-def scale(p: Params, x: dict[str, Array]) -> Any:
+def scale(p: Params, x: dict[str, Array], stem: str = "eff") -> Any:
     out: Any = 1.0
     for role in ROLES:
         P = x[f"P_{role}"]
         factor: Any = np.where(off(P), 1.0, np.nan)
         for name, value in p.items():
-            if name.startswith(f"eff_{role}["):
-                factor = np.where(
-                    np.real(P) == float(name[len(f"eff_{role}[") : -1]), value, factor
-                )
+            if name.startswith(f"{stem}_{role}["):
+                width = float(name[len(f"{stem}_{role}[") : -1])
+                factor = np.where(np.real(P) == width, value, factor)
         out = out * factor
     return out
 
 
-def domain(p: Params, x: dict[str, Array]) -> str:
+def domain(p: Params, x: dict[str, Array], stem: str = "eff") -> str:
     """Which width has no efficiency."""
     for role in ROLES:
-        known = sorted(float(k.partition("[")[2][:-1]) for k in p if k.startswith(f"eff_{role}["))
+        known = sorted(
+            float(k.partition("[")[2][:-1]) for k in p if k.startswith(f"{stem}_{role}[")
+        )
         lacking = [b for b in widths(x, f"P_{role}") if b not in known]
         if lacking:
-            return f"P_{role} = {lacking[0]:g} bits was not measured; eff_{role} is known at {known or 'no width'}"
+            return f"P_{role} = {lacking[0]:g} bits was not measured; {stem}_{role} is known at {known or 'no width'}"
     return "an efficiency is not positive"
 
 
-def notes(x: dict[str, Array]) -> tuple[str, ...]:
+def notes(x: dict[str, Array], stem: str = "eff", coefficient: str = "A") -> tuple[str, ...]:
     """What the data cannot say about this term."""
     return tuple(
-        f"no run has P_{role} at 16 bits: eff_{role} is known only up to a factor, which A absorbs"
+        f"no run has P_{role} at 16 bits: {stem}_{role} is known only up to a factor, which {coefficient} absorbs"
         for role in ROLES
         if widths(x, f"P_{role}") and not np.any(off(x[f"P_{role}"]))
     )

@@ -13,6 +13,7 @@ from precisionlaws.laws.base import Array, Param, Params, off
 
 COLUMNS = ("P_post",)
 LINEAR = ("C_T",)
+PAIRED = True
 MIN_BITS = 3.0  # a rule fixed before looking at δ
 
 
@@ -31,15 +32,3 @@ def penalty(p: Params, N: Any, D: Any, x: dict[str, Array]) -> Any:
     P = x["P_post"]
     log = p["gamma_D"] * np.log(D) - p["gamma_N"] * np.log(N) - P / p["gamma_post"]
     return np.where(off(P), 0.0, p["C_T"] * np.exp(log))
-
-
-def critical_D(p: Params, N: Any, P: Any) -> Any:
-    """Tokens beyond which more training makes the rounded model worse, under a Chinchilla base."""
-    grow = (
-        p["beta"]
-        * p["B"]
-        * N ** p["gamma_N"]
-        * np.exp(P / p["gamma_post"])
-        / (p["gamma_D"] * p["C_T"])
-    )
-    return grow ** (1 / (p["gamma_D"] + p["beta"]))

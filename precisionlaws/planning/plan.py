@@ -11,6 +11,7 @@ from precisionlaws.fitting import Fit
 from precisionlaws.laws import OFF
 from precisionlaws.laws.base import Array
 from precisionlaws.planning.costs import FLOPS_PER_TOKEN, relative_cost
+from precisionlaws.planning.critical import critical_D
 from precisionlaws.planning.doubts import doubts
 from precisionlaws.planning.optimum import best_width, split, wasted
 from precisionlaws.planning.widths import Widths, continuous, efficiency, widths
@@ -188,21 +189,18 @@ def _critical(
     import pandas as pd
 
     rows, draws = [], {}
-    terms = [t for t in fit.law.penalties if hasattr(t, "critical_D")]
-    known = sorted(set(fit.delta_rows["P_post"])) if terms else []
+    known = sorted(set(fit.delta_rows["P_post"])) if fit.law.paired else []
     for P in known:
-        x = {"P_post": np.array(P)}
         with np.errstate(all="ignore"):
             D, cloud = (
-                sum(t.critical_D(p, at["N"], P) for t in terms)
+                critical_D(fit.law, p, {"N": at["N"], "P_post": P})
                 for p, at in ((fit.params, answer), (fit.samples, samples))
             )
             delta, spread = (
-                sum(t.penalty(p, at["N"], at["D"], x) for t in terms)
+                fit.law.penalty(p, fit.law.read({"N": at["N"], "D": at["D"], "P_post": P}))
                 for p, at in ((fit.params, answer), (fit.samples, samples))
             )
-        # Where δ does not grow with D there is no such point: infinitely many tokens.
-        draws[f"D_crit({P:g})"] = np.where(fit.samples["gamma_D"] > 0, cloud, np.inf)
+        draws[f"D_crit({P:g})"] = cloud
         low, high = quantiles(draws[f"D_crit({P:g})"], 0.95)
         d_low, d_high = quantiles(np.asarray(spread), 0.95)
         inside = float(D) <= float(np.max(fit.delta_rows["D"]))
@@ -231,6 +229,12 @@ def _check(fit: Fit, flops: float, fixed: Mapping[str, float], table: Widths) ->
             raise ValueError(
                 f"all runs of this fit have {column} = {only:g}: what {column} does to the loss is unknown, and no plan follows"
             )
+    if fit.measured and (fit.law.added or fit.law.on("D")):
+        what = "nats added in training" if fit.law.added else "an efficiency of data"
+        raise ValueError(
+            f"no plan from {fit.law.full_name}: with {what} the best width depends on the budget, and plans are made "
+            "of laws in which bits scale N alone, such as neff_free and neff_kumar"
+        )
     unknown = [k for k in fixed if k not in ("N", "D", "P")]
     if unknown:
         raise ValueError(f"fixed may hold N, D and P, got {', '.join(unknown)}")

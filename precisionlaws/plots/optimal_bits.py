@@ -21,7 +21,7 @@ REGRET = 0.05
 
 def figure(fits: tuple[Fit, ...]) -> "Figure":
     """One curve or set of points per law; the 5% regret set is that of the form-free law if it is there."""
-    plain = [f.law.full_name for f in fits if not f.measured or not f.law.scales]
+    plain = [f.law.full_name for f in fits if not f.measured or not f.law.on("N") or f.law.on("D")]
     if plain:
         raise ValueError(
             f"optimal-bits needs laws with an efficiency of bits and runs below 16 bits; {plain[0]} has none"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def figure(fits: tuple[Fit, ...]) -> "Figure":
     """Measured δ with the fitted lines and their 95% bands; the δ axis is linear around zero, so that negative δ show."""
     fit = fits[0]
-    if not fit.law.penalties:
+    if not fit.law.paired:
         raise ValueError(
             f"ptq needs a law with a PTQ term, such as ptq_kumar; {fit.law.full_name} has none"
         )
@@ -75,7 +75,7 @@ def _width(
     color = COLORS[i % len(COLORS)]
     span = np.asarray(all_D, float)
     grid = np.geomspace(span.min() / 1.15, span.max() * 1.15, 40)
-    x = {"N": np.array(N), "D": grid, "P_post": np.array(P)}
+    x = fit.law.read({"N": np.full(len(grid), N), "D": grid, "P_post": np.full(len(grid), P)})
     draws = np.asarray(fit.law.penalty({k: v[:, None] for k, v in fit.samples.items()}, x))
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     ax.fill_between(grid, low, high, color=color, alpha=0.18, lw=0)

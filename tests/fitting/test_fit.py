@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from precisionlaws.fitting import Fit, fit
+from precisionlaws.fitting.simulate import crossed, simulate
 from precisionlaws.laws import law
 
 
@@ -244,6 +245,61 @@ def test_a_delta_of_a_quantized_run_is_outside_the_law(demo: Any) -> None:
     assert dict(both.left_out)["P_w < 16: the law has no PTQ term for it"] == len(pairs)
     assert len(both.rows) == 168
     assert both.certified
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    """Runs trained at 16, 4 and 6 bits, each rounded to 3, 4 and 5."""
+    one = law("kumar_unified")
+    p = {**(one.published or {}), "C_w": 0.4}
+    post = [{"P_post": P} for P in (3, 4, 5)]
+    widths: list[Any] = [
+        {"P_w": 4},
+        {"P_w": 6},
+        *post,
+        *({**q, "P_w": P} for q in post for P in (4, 6)),
+    ]
+    design = crossed((3e7, 1e8, 2.2e8), (1.5e9, 6e9, 2.6e10), widths, seeds=2)
+    return simulate(one, p, design, family_sd=2e-3, run_sd=1e-3, delta_sd=(1e-5, 0.05), seed=3)
+
+
+def test_rounding_acts_on_the_effective_size(trained: Any) -> None:
+    found = fit(trained, "kumar_unified", resamples=200)
+    assert found.certified
+    assert set(found.params) == {"A", "alpha", "B", "beta", "E", "gamma_w", "n_w", "C_T", "gamma_D", "gamma_N", "gamma_post", "C_w"}  # fmt: skip
+    truth = {"gamma_D": 0.5068, "gamma_N": 0.3439, "gamma_post": 0.5907, "C_w": 0.4}
+    for name, true in truth.items():
+        low, high = found.interval(name)
+        assert low < found.params[name] < high
+        assert found.params[name] == pytest.approx(true, rel=0.1), name
+    assert "gamma_w" not in (found.penalty_certificate or found.certificate).bounds
+    assert Fit.from_json(found.to_json()).params == found.params
+
+
+@pytest.mark.parametrize("intervals", ["run", "wald"])
+def test_other_intervals_of_two_blocks(trained: Any, intervals: str) -> None:
+    """What rounding does to N_eff moves with each draw of the scales."""
+    found = fit(trained, "kumar_unified", intervals=intervals, resamples=40)
+    assert found.samples["gamma_w"].std() > 0
+    assert found.samples["C_w"].std() > 0
+    assert len(found.samples) == 12
+
+
+def test_nats_added_in_training_are_part_of_the_loss() -> None:
+    one = law("chen_qat")
+    widths: list[Any] = [{"P_w": 4, "P_a": 4, "G": G} for G in (32, 128)] + [{"P_w": 4, "G": 32}]
+    design = crossed((7e7, 2e8, 6e8), (1e10, 3e10, 1e11), widths)
+    p = {**(one.published or {}), "k[w4]": 0.08}
+    frame = simulate(one, p, design, family_sd=1e-4, run_sd=1e-4)
+    found = fit(frame.drop(columns="G").assign(**{"quant.weights.group": frame["G"], "quant.activations.group": frame["G"]}), one, resamples=50)  # fmt: skip
+    assert found.certified
+    low, high = found.interval("gG")
+    assert low < 0.7779 < high
+    assert found.params["k[w4]"] / found.params["k[w4a4]"] == pytest.approx(0.08 / 0.1582, rel=0.05)
+    back = Fit.from_json(found.to_json())
+    assert back.predict(back.rows)["loss"].equals(found.predict(found.rows)["loss"])
+    with pytest.raises(ValueError, match="needs G, the number of values"):
+        fit(frame.drop(columns="G"), one)
 
 
 def test_without_quantized_runs_a_law_of_bits_is_its_base(demo: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from precisionlaws.laws import Law, law
 from precisionlaws.planning.costs import FLOPS_PER_TOKEN, relative_cost
+from precisionlaws.planning.critical import critical_D
 from precisionlaws.planning.optimum import best_width, split, wasted
 from precisionlaws.planning.widths import efficiency
 
@@ -63,6 +64,28 @@ def test_optimum_at_fixed_N(goldens: Path) -> None:
         assert case["N"] == N
         assert pytest.approx(case["P_star"], abs=1e-6) == P
         assert pytest.approx((case["D_star"], case["loss"]), rel=1e-6) == (D, loss)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("key", ["kumar_ptq/no_b", "kumar_ptq/with_b", "sun_fp"])
+def test_tokens_beyond_which_training_hurts(goldens: Path, key: str) -> None:
+    entry = json.loads((goldens / "law_goldens.json").read_text())["laws"].get(key)
+    if entry is None:
+        pytest.skip(f"{key} is not in this folder of reference vectors")
+    one = law("sun_fp" if key == "sun_fp" else "ptq_kumar")
+    p = dict(one.published or {})
+    if key.endswith("with_b"):
+        p["C_T"] *= np.exp(entry["params"]["b_post"])
+    names: dict[str, str] = {"Eb": "E", "Mb": "M", "block": "G"}
+    for case in entry["cases"]:
+        x = {str(names.get(k, k)): v for k, v in case["inputs"].items()}
+        assert critical_D(one, p, x) == pytest.approx(case["D_crit"], rel=1e-10)
+
+
+def test_without_growth_there_is_no_such_point() -> None:
+    one = law("ptq_kumar")
+    p = {**(one.published or {}), "gamma_D": -0.1}
+    assert critical_D(one, p, {"N": 1e8, "P_post": 4}) == np.inf
 
 
 def test_published_constants_give_seven_bits_and_without_offsets_three_and_a_half() -> None:

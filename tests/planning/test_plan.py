@@ -130,6 +130,12 @@ def test_a_width_below_the_data_is_refused(fits: dict[str, Fit]) -> None:
         plan(fits["neff_kumar"], flops=1e12, fixed={"P": 3})
 
 
+def test_a_law_whose_best_width_moves_with_the_budget_has_no_plan(demo: Any) -> None:
+    both = fit(demo, "neff_free+deff_free", resamples=10)
+    with pytest.raises(ValueError, match="no plan from chinchilla.*an efficiency of data"):
+        plan(both, flops=FLOPS)
+
+
 def test_unknown_quantity(fits: dict[str, Fit]) -> None:
     with pytest.raises(
         ValueError, match="no quantity 'alpha' in this plan; there are N, D, P, loss"
