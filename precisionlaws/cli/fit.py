@@ -27,6 +27,7 @@ def command(
     intervals: Annotated[str, typer.Option(help="family, run or wald.")] = "family",
     resamples: Annotated[int, typer.Option(help="Draws behind intervals.")] = 4000,
     seed: Annotated[int, typer.Option(help="Of starts and draws.")] = 0,
+    solver: Annotated[str, typer.Option(help="batched, or scipy as a check.")] = "batched",
     compare: Annotated[bool, typer.Option("--compare", help="One table over the laws.")] = False,
     out: Out = None,
     json: Json = False,
@@ -44,14 +45,21 @@ def command(
 
     laws = [known(name) for name in law.split(",")]
     frame = load(data, pairs(columns, "--columns"))
-    frame = rows(frame, where) if where else frame
+    frame = frame if where is None else rows(frame, where)
     if compare:
         table = compare_laws(frame, laws)
         print_json(table.to_dict("records")) if json else print(table.to_string(index=False))
         return
     fits = [
         fit(
-            frame, each, loss=loss, delta=delta, intervals=intervals, resamples=resamples, seed=seed
+            frame,
+            each,
+            loss=loss,
+            delta=delta,
+            intervals=intervals,
+            resamples=resamples,
+            seed=seed,
+            solver=solver,
         )
         for each in laws
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precisionlaws import laws
-from precisionlaws.fitting import diagnose, resample
+from precisionlaws.fitting import diagnose, oracle, resample
 from precisionlaws.fitting.diagnose import Certificate
 from precisionlaws.fitting.objective import Block, block, on_effective
 from precisionlaws.fitting.rows import Rows, centre, select
@@ -24,6 +24,7 @@ SMOOTH = 1e-6  # least absolute deviations is Huber's loss with this threshold
 THRESHOLD = 1.345  # Huber's threshold in units of sd, for δ (95% efficient under Gaussian noise)
 PASSES = 5  # of δ and its noise, each given the other
 LOSSES = ("huber", "ls", "lad")
+SOLVERS = {"batched": search, "scipy": oracle.search}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +166,14 @@ def fit(
     intervals: str = "family",
     resamples: int = 4000,
     seed: int = 0,
+    solver: str = "batched",
 ) -> Fit:
-    """Fit a law to a frame: the base and its scales to losses, penalties to paired δ."""
+    """Fit a law to a frame: the base and its scales to losses, penalties to paired δ.
+
+    solver: `scipy` minimises the same objective from the same starts, and says where it ends above ours.
+    """
     law = laws.law(law) if isinstance(law, str) else law
-    _check(law, loss, delta, intervals, resamples)
+    _check(loss, delta, intervals, resamples, solver)
     rows = select(frame, law)
     _enough(rows, law)
     law = law.bind(rows.loss, rows.delta)
@@ -176,11 +181,12 @@ def fit(
     base = block("loss", law, rows.loss, c)
     threshold = {"huber": delta, "ls": np.inf, "lad": SMOOTH}[loss]
     _fewer(base)
-    found = [search(base, threshold)]
+    find = SOLVERS[solver]
+    found = [find(base, threshold)]
     blocks, thresholds, tables, noise = [base], [threshold], [rows.loss], {}
     if law.paired:
         thresholds.append({"huber": THRESHOLD, "ls": np.inf, "lad": SMOOTH}[loss])
-        pair, second, noise = _fit_delta(law, rows, base, found[0], thresholds[1])
+        pair, second, noise = _fit_delta(law, rows, base, found[0], thresholds[1], find)
         blocks, tables, found = [*blocks, pair], [*tables, rows.delta], [*found, second]
     solved = tuple(
         resample.Solved(
@@ -215,11 +221,15 @@ def fit(
 
     from precisionlaws.fitting.doubts import doubts
 
-    return replace(result, warnings=(*rows.warnings, *doubts(result, solved, draws)))
+    said = [*rows.warnings, *doubts(result, solved, draws)]
+    if solver == "scipy":
+        for what, b, s, t in zip(("loss", "δ"), blocks, found, thresholds, strict=False):
+            said += oracle.above(what, s, search(b, t))
+    return replace(result, warnings=tuple(said))
 
 
 def _fit_delta(
-    law: Law, rows: Rows, base: Block, first: Solution, threshold: float
+    law: Law, rows: Rows, base: Block, first: Solution, threshold: float, find: Any
 ) -> tuple[Block, Solution, dict[str, float]]:
     """Fit δ and its noise in turn: sd² = σ0² + (r δ̂)², of the fitted δ̂, so that no row is chosen by its outcome."""
     seen = rows.delta["delta_ptq"].to_numpy(float)
@@ -249,7 +259,7 @@ def _fit_delta(
         sd = np.maximum(np.hypot(noise["sigma0"], noise["r"] * fitted), least)
         pair = block("delta", law, rows.delta, c, sd, held)
         u = minimise(pair, u, threshold).u
-    return pair, search(pair, threshold), noise
+    return pair, find(pair, threshold), noise
 
 
 def _noise(residual: Array, fitted: Array) -> dict[str, float]:
@@ -311,7 +321,9 @@ def _runs(table: Any) -> Array:
     return table["run_id"].to_numpy(str) if "run_id" in table else np.arange(len(table)).astype(str)
 
 
-def _check(law: Law, loss: str, delta: float, intervals: str, resamples: int) -> None:
+def _check(loss: str, delta: float, intervals: str, resamples: int, solver: str) -> None:
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     if not delta > 0:

@@ -181,18 +181,22 @@ def curvature(block: Block, u: Array, c: Array, h: float = 1e-5) -> Array:
 
 def search(block: Block, delta: float, W: Array | None = None) -> Solution:
     """All starts, best first; `converged` holds at the Newton decrement of the exact Hessian."""
-    W = np.ones(len(block.y)) if W is None else W
-    coarse = 3.0 * float(np.std(block.y)) + 3e-2 if block.kind == "delta" else 3e-2
-    u = screen(block, W)
-    with np.errstate(all="ignore"):
-        first = huber(block.y - block.predict(u), W, coarse)
-    u = u[np.argsort(np.where(np.isfinite(first), first, np.inf), kind="stable")[:STARTS]]
-    for d in _thresholds(coarse, delta):
+    u = starts(block, W)
+    for d in thresholds(block, delta):
         u = minimise(block, u, d, W=W, tol=1e-6, steps=40).u
     u = minimise(block, u, delta, W=W, tol=1e-9, steps=PATIENCE).u
     found = minimise(block, u, delta, W=W, exact=True, tol=1e-13, steps=120)
     order = np.argsort(found.value, kind="stable")
     return Solution(**{name: getattr(found, name)[order] for name in Solution.__dataclass_fields__})
+
+
+def starts(block: Block, W: Array | None = None) -> Array:
+    """The best points of the screening, (STARTS, p)."""
+    W = np.ones(len(block.y)) if W is None else W
+    u = screen(block, W)
+    with np.errstate(all="ignore"):
+        first = huber(block.y - block.predict(u), W, _coarse(block))
+    return u[np.argsort(np.where(np.isfinite(first), first, np.inf), kind="stable")[:STARTS]]
 
 
 def screen(block: Block, W: Array) -> Array:
@@ -262,9 +266,14 @@ def kronecker(n: int, dims: int) -> Array:
     return (0.5 + np.outer(np.arange(1, n + 1), phi ** -np.arange(1.0, dims + 1))) % 1.0
 
 
-def _thresholds(coarse: float, delta: float) -> list[float]:
-    """Huber thresholds from `coarse` down towards δ: each minimum is a start for the next."""
+def thresholds(block: Block, delta: float) -> list[float]:
+    """Huber thresholds from a coarse one down towards δ: each minimum is a start for the next."""
     if not np.isfinite(delta):
         return []
+    coarse = _coarse(block)
     steps = int(np.ceil(np.log(max(coarse / delta, 1.0)) / np.log(6.0)))
     return [coarse * (delta / coarse) ** (i / max(steps, 1)) for i in range(steps)]
+
+
+def _coarse(block: Block) -> float:
+    return 3.0 * float(np.std(block.y)) + 3e-2 if block.kind == "delta" else 3e-2

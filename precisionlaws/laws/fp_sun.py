@@ -46,13 +46,13 @@ def read(frame: Any, x: dict[str, Array]) -> dict[str, Array]:
     """E, M and G of each row; all three, or none where nothing is quantized."""
     empty = np.full(np.shape(x["P_w"]), np.nan)
     out = {c: np.asarray(frame[c], float) if c in frame else empty for c in ("E", "M", "G")}
-    have = np.stack(np.broadcast_arrays(*(np.isfinite(v) for v in out.values())))
+    E, M, G = (np.isfinite(v) for v in np.broadcast_arrays(*out.values()))
     below = ~np.logical_and.reduce([off(x[f"P_{role}"]) for role in ROLES])
-    if np.any(have.any(0) != have.all(0)) or np.any(below & ~have.all(0)):
+    if np.any(E != M) or np.any(E & ~G) or np.any(below & ~E):
         raise ValueError(
             "fp_sun needs E, M and G (bits of exponent and mantissa, values per scale) of every quantized run"
         )
-    values = [np.where(have.all(0), v, 1.0) for v in out.values()]
+    values = [np.where(E, v, 1.0) for v in out.values()]
     if np.any(values[0] < 0) or np.any(values[1] < 0) or np.any(values[2] < 1):
         raise ValueError("fp_sun needs E ≥ 0, M ≥ 0 and G ≥ 1")
     return out

@@ -10,6 +10,7 @@ import pytest
 from scipy import optimize
 
 from precisionlaws.fitting.diagnose import certify, profile
+from precisionlaws.fitting.fit import fit
 from precisionlaws.fitting.objective import Block, block, huber
 from precisionlaws.fitting.rows import centre, select
 from precisionlaws.fitting.solve import curvature, derivatives, kronecker, minimise, search
@@ -116,6 +117,19 @@ def test_no_scipy_start_ends_lower(some_block: Block, delta: float) -> None:
         value_and_gradient, found.u[0], jac=True, method="L-BFGS-B", bounds=bounds
     )
     assert at_ours.fun == pytest.approx(found.value[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "ptq_kumar"])
+def test_scipy_as_the_solver_agrees_or_says_that_it_does_not(demo: Any, name: str) -> None:
+    ours = fit(demo, name, resamples=2)
+    theirs = fit(demo, name, resamples=2, solver="scipy")
+    assert ours.objective.value <= theirs.objective.value * (1 + 1e-9)
+    assert theirs.objective.value == pytest.approx(ours.objective.value, rel=1e-3)
+    higher = theirs.objective.value > ours.objective.value * (1 + 1e-9)
+    assert higher == any(w.startswith("loss: scipy ends") for w in theirs.warnings)
+    assert not any("BELOW" in w for w in theirs.warnings)
+    with pytest.raises(ValueError, match="solver must be one of batched, scipy, got 'newton'"):
+        fit(demo, name, solver="newton")
 
 
 def test_a_batch_is_its_members_one_by_one(demo: Any) -> None:

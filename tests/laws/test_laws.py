@@ -142,9 +142,7 @@ def reference(key: str, entry: Mapping[str, Any], case: Mapping[str, Any]) -> An
     """Our loss for one case of the reference vectors."""
     stem, _, kind = key.partition("/")
     one = law(LAWS_OF_REFERENCES[stem])
-    x: dict[str, Any] = {
-        COLUMNS_OF.get(k, k): OFF if v is None else v for k, v in case["inputs"].items()
-    }
+    x: Any = {COLUMNS_OF.get(k, k): OFF if v is None else v for k, v in case["inputs"].items()}
     given: dict[str, Any] = {
         str(RENAMED.get(stem, {}).get(k, k)): v for k, v in entry["params"].items()
     }
