@@ -3,8 +3,9 @@
 A grid is `code * scale` for whole codes from `low` to `high`. Three kinds, of b bits:
 
     narrow       -q .. q with q = 2^(b-1) - 1, scale max|w| / q: as in training (kernels/reference.py)
-    full         -2^(b-1) .. 2^(b-1) - 1, scale 2 max|w| / (2^b - 1), as in the code of GPTQ; the sign of
-                 the scale says on which side the extra code lies, at no cost
+    full         -2^(b-1) .. 2^(b-1) - 1, scale 2 max|w| / (2^b - 1), as in the code of GPTQ, or
+                 max|w| / 2^(b-1) with the widest weight on the extra code, where that is better; the
+                 sign of the scale says on which side the extra code lies, at no cost
     asymmetric   -z .. 2^b - 1 - z with a stored zero point z, scale (max - min) / (2^b - 1); the range
                  always holds 0
 
@@ -25,6 +26,7 @@ from precisionlaws.kernels import reference
 
 Kind = Literal["narrow", "full", "asymmetric"]
 POWER = 2.4
+GAIN = 0.95  # of the squared error; smaller gains are chance, and would be lost again under H
 SHARES = [1 - i / 100 for i in range(80)]  # of the scale that holds every value
 
 
@@ -51,7 +53,9 @@ def fit(x: Tensor, kind: Kind, bits: int, search: bool, dtype: torch.dtype) -> G
     """
     widest = holding(x, kind, bits)
     stored = Grid(as_stored(widest, dtype), widest.low, widest.high)
-    return shrunk(x, widest, stored, kind == "full", dtype) if search else stored
+    if search:
+        return shrunk(x, widest, stored, kind == "full", dtype)
+    return extra_code_used(x, stored, dtype) if kind == "full" else stored
 
 
 def holding(x: Tensor, kind: Kind, bits: int) -> Grid:
@@ -81,6 +85,22 @@ def as_stored(grid: Grid, dtype: torch.dtype) -> Tensor:
             f"for {scale[bad][0].item():.3g}{cure}"
         )
     return stored
+
+
+def extra_code_used(x: Tensor, grid: Grid, dtype: torch.dtype) -> Grid:
+    """`grid`, or the finer one that has the widest weight on its extra code and clips the other side.
+
+    The scale of GPTQ's code leaves the extra code to nobody. At 2 bits this saves 20 to 37% of RTN's
+    proxy, from 6 bits on nothing.
+    """
+    widest = x.gather(-1, x.abs().argmax(-1, keepdim=True))
+    finer = Grid((widest / grid.low).to(dtype).to(x.dtype), grid.low, grid.high)
+    better = squared_error(x, finer) < GAIN * squared_error(x, grid)  # false for a row of zeros
+    return Grid(torch.where(better, finer.scale, grid.scale), grid.low, grid.high)
+
+
+def squared_error(x: Tensor, grid: Grid) -> Tensor:
+    return (grid.codes(x) * grid.scale - x).square().sum(-1, keepdim=True)
 
 
 def shrunk(x: Tensor, widest: Grid, best: Grid, mirror: bool, dtype: torch.dtype) -> Grid:
