@@ -28,6 +28,9 @@ def command(
     resamples: Annotated[int, typer.Option(help="Draws behind intervals.")] = 4000,
     seed: Annotated[int, typer.Option(help="Of starts and draws.")] = 0,
     solver: Annotated[str, typer.Option(help="batched, or scipy as a check.")] = "batched",
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Also under other choices.")
+    ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="One table over the laws.")] = False,
     out: Out = None,
     json: Json = False,
@@ -60,6 +63,7 @@ def command(
             resamples=resamples,
             seed=seed,
             solver=solver,
+            sensitivity=sensitivity,
         )
         for each in laws
     ]

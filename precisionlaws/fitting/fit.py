@@ -13,6 +13,8 @@ from precisionlaws.fitting import diagnose, oracle, resample
 from precisionlaws.fitting.diagnose import Certificate
 from precisionlaws.fitting.objective import Block, block, on_effective
 from precisionlaws.fitting.rows import Rows, centre, select
+from precisionlaws.fitting.sensitivity import Variant
+from precisionlaws.fitting.sensitivity import sensitivity as variants
 from precisionlaws.fitting.solve import Solution, minimise, search
 from precisionlaws.laws import Law
 from precisionlaws.laws.base import BITS, OFF, ROLES, Array, columns
@@ -59,6 +61,7 @@ class Fit:
     seed: int
     sha256: str  # of the fitted rows
     versions: Mapping[str, str]
+    sensitivity: tuple[Variant, ...] = ()  # of the loss block to other choices, where asked for
 
     @property
     def certified(self) -> bool:
@@ -78,6 +81,10 @@ class Fit:
             return self.params[name], self.samples[name]
         point, draws = (_derived(self, name, p) for p in (self.params, self.samples))
         return float(np.ravel(point)[0]), np.ravel(draws)
+
+    def value(self, name: str, params: Mapping[str, Any]) -> float:
+        """A parameter or a derived quantity at other parameters of the same law."""
+        return float(params[name] if name in params else np.ravel(_derived(self, name, params))[0])
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Interval of a parameter or of a derived quantity."""
@@ -124,6 +131,7 @@ class Fit:
         for name in ("objective", "certificate", "penalty_objective", "penalty_certificate"):
             out[name] = None if out[name] is None else asdict(out[name])
         out["law"] = self.law.name
+        out["sensitivity"] = [asdict(v) for v in self.sensitivity]
         out["samples"] = {k: v.tolist() for k, v in self.samples.items()}
         for name in ("rows", "delta_rows"):
             table = getattr(self, name)
@@ -151,6 +159,7 @@ class Fit:
                     }
                     out[key] = kind(**fields)
         out["samples"] = {k: np.array(v) for k, v in out["samples"].items()}
+        out["sensitivity"] = tuple(Variant(**v) for v in out.get("sensitivity", ()))
         out["left_out"] = tuple((why, n) for why, n in out["left_out"])
         for name in ("one_cluster", "warnings"):
             out[name] = tuple(out[name])
@@ -167,10 +176,12 @@ def fit(
     resamples: int = 4000,
     seed: int = 0,
     solver: str = "batched",
+    sensitivity: bool = False,
 ) -> Fit:
     """Fit a law to a frame: the base and its scales to losses, penalties to paired δ.
 
     solver: `scipy` minimises the same objective from the same starts, and says where it ends above ours.
+    sensitivity: also fit the losses under other choices (a dozen fits more).
     """
     law = laws.law(law) if isinstance(law, str) else law
     _check(loss, delta, intervals, resamples, solver)
@@ -216,6 +227,7 @@ def fit(
         noise=noise, intervals=draws.method, clusters=draws.clusters, one_cluster=single,
         rows=rows.loss, delta_rows=rows.delta, left_out=rows.left_out, warnings=(), seed=seed,
         sha256=rows.sha256, versions=_versions(),
+        sensitivity=variants(law, rows.loss, base, found[0].u[0], threshold) if sensitivity else (),
     )  # fmt: skip
     from dataclasses import replace
 

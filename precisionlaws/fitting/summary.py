@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from precisionlaws.fitting import sensitivity
 from precisionlaws.fitting.diagnose import Certificate
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ def summary(fit: "Fit", level: float = 0.95) -> str:
     lines.append(f"certificate: {_evidence(fit.certificate)}")
     if fit.penalty_certificate is not None:
         lines.append(f"certificate of δ: {_evidence(fit.penalty_certificate)}")
+    if fit.sensitivity:
+        lines += [
+            "",
+            *sensitivity.table(fit.sensitivity, headline(fit), lambda p, q: fit.value(q, p)),
+            "",
+        ]
     lines += [f"warning: {w}" for w in fit.warnings]
     return "\n".join(lines)
 
@@ -35,6 +42,14 @@ def table(fit: "Fit", level: float) -> list[str]:
         body.append((name, *(f"{v:.5g}" for v in (fit.quantity(name)[0], low, high)), unit))
     size = [max(len(r[i]) for r in (head, *body)) for i in range(len(head))]
     return ["  ".join(_cell(r, i, size) for i in range(len(head))).rstrip() for r in (head, *body)]
+
+
+def headline(fit: "Fit") -> list[str]:
+    """What the sensitivity table shows: exponents, E, and efficiencies."""
+    base = [q.name for q in fit.law.params if q.unit == "" or q.name == "E"]
+    base = [name for name in base if name in fit.sensitivity[0].params]
+    free = [q.name for q in fit.law.params if q.unit in ("N_eff/N", "D_eff/D")]
+    return [*base, *free, *(name for name, _ in derived(fit))]
 
 
 def derived(fit: "Fit") -> list[tuple[str, str]]:
