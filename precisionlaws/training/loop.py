@@ -44,10 +44,11 @@ def advance(
     `watch` is called with the state every `FLUSH` steps and at the end; it may save, or raise Interrupted.
     Raises: Diverged.
     """
-    device = next(state.model.parameters()).device
+    parameters = list(state.model.parameters())  # to walk the modules in every step takes longer
+    device = parameters[0].device
     lr = run.optimizer.lr
     assert lr is not None  # resolved
-    clip = run.optimizer.clip
+    clip = math.inf if run.optimizer.clip is None else run.optimizer.clip
     rows: list[tuple[int, Tensor, float, Tensor]] = []
     start = time.perf_counter()
     while state.step < to:
@@ -56,7 +57,7 @@ def advance(
             group["lr"] = now
         ids = torch.from_numpy(batches.at(state.step)).to(device)
         loss = backward(state, ids, run.micro_batch)
-        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         rows.append((state.step, loss, now, norm))
