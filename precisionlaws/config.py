@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
@@ -26,6 +27,7 @@ UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
     "Gi": 2**30,
     "Ti": 2**40,
 }
+MOST = 10**18
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -50,12 +52,12 @@ def count(text: object, name: str = "tokens") -> int:
     """A whole number written 1000000, 1M, 62.5k (decimal) or 1Mi (binary)."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e\+?[0-9]+)?)\s*([kMGT]i?|)\s*", str(text))
     try:
-        number = float(match[1]) * UNITS[match[2]] if match else math.nan
-    except ValueError:
-        number = math.nan
-    if not (number >= 1 and float(number).is_integer()):
+        number = Decimal(match[1]) * UNITS[match[2]] if match else Decimal("nan")
+    except InvalidOperation:
+        number = Decimal("nan")
+    if number.is_nan() or not (1 <= number <= MOST and number == int(number)):
         raise ConfigError(
-            f"{name} must be a positive whole number like 1000000, 1M or 1Mi, got {text}"
+            f"{name} must be a positive whole number like 1000000, 1M or 1Mi, at most 1e18, got {text}"
         )
     return int(number)
 

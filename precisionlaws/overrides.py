@@ -8,9 +8,11 @@ Hydra's own messages are never shown: keys and options are looked up in the Spec
 
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,10 @@ from precisionlaws.config import (
 )
 
 CONF = Path(__file__).resolve().parent / "conf"
+MOST_VALUES, MOST_POINTS = (
+    100_000,
+    1_000_000,
+)  # of one field, of one block: beyond is a typing mistake
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -115,7 +121,11 @@ def parse_one(text: str, name: str) -> Axis:
         parser = OverridesParser.create(config_loader=loader())
         override = parser.parse_overrides([text])[0]  # the singular form gives glob() no loader
     except HydraException as error:
-        raise ConfigError(f"cannot read override {text!r}: {str(error).splitlines()[0]}") from None
+        del error  # Hydra's grammar errors name its lexer, not the mistake
+        raise ConfigError(
+            f"cannot read override {text!r}: check brackets, commas and quotes; a value with spaces, commas or "
+            f"accents needs quotes within quotes: {text.split('=')[0]}='\"...\"'"
+        ) from None
     if override.type != OverrideType.CHANGE:
         raise ConfigError(
             f"{text}: + and ~ are not used here, every field exists: {text.lstrip('+~')}"
@@ -124,7 +134,11 @@ def parse_one(text: str, name: str) -> Axis:
         raise ConfigError(
             f"{text}: interval() is for optimizers; write a list, range() or choice()"
         )
-    raw = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    sweep = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+    raw = list(islice(sweep, MOST_VALUES + 1))
+    if not 1 <= len(raw) <= MOST_VALUES:
+        found = "no value" if not raw else f"more than {MOST_VALUES:,} values"
+        raise ConfigError(f"{text}: has {found}")
     values = tuple(v.strip("'\"") if isinstance(v, str) else v for v in raw)
     return placed(text, override, values, base(name)[1])
 
@@ -176,7 +190,12 @@ def combined(
     for key in node:
         if key != "_target_" and key not in hints(cls):
             raise unknown_field(cls, place, key)
-    choices = [field_values(place, cls, name, node, columns.get(name, [])) for name in hints(cls)]
+    choices: list[Sequence[Any]] = [
+        field_values(place, cls, name, node, columns.get(name, [])) for name in hints(cls)
+    ]
+    size = math.prod(map(len, choices))
+    if size > MOST_POINTS:
+        raise ConfigError(f"these overrides describe {size:,} configs, more than {MOST_POINTS:,}")
     return [
         located(place, cls, dict(zip(hints(cls), c, strict=True)))
         for c in itertools.product(*choices)

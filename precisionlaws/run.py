@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from precisionlaws.config import ConfigError, Spec, count, digest, dumps, neutral, normal_json, ranged
+from precisionlaws.config import (
+    ConfigError,
+    Spec,
+    count,
+    digest,
+    dumps,
+    neutral,
+    normal_json,
+    ranged,
+)
 from precisionlaws.data.base import Data
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts
@@ -174,7 +183,8 @@ def trunk_id(run: RunConfig, fingerprint: str | None = None) -> str:
 
 def family(run: RunConfig, fingerprint: str | None = None) -> str:
     """(arch, size, data, seed): runs that share initialization and batches; the unit of resampling."""
-    data = (fingerprint or run.data.fingerprint())[:8]
+    stream = {"stream": fingerprint or run.data.fingerprint()} | run.data.stream()
+    data = digest(dumps(stream))[:8]
     return f"{run.model.SHORT}-d{run.size.depth}w{run.size.width}-{run.shape_key[:6]}-{data}-s{run.seed}"
 
 

@@ -11,6 +11,7 @@ Files appear whole or not at all, and the first result wins: many writers on a n
 no lock and no database.
 """
 
+import functools
 import json
 import math
 import os
@@ -101,10 +102,15 @@ def write(path: Path, data: str | bytes, *, replace: bool = True) -> bool:
     """Write a whole file or none of it. With `replace=False` an existing file is kept; whether this
     call's content is now there (equal content counts)."""
     content = data.encode() if isinstance(data, str) else data
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():  # a device or a pipe takes bytes, not a new inode
+        path.write_bytes(content)
+        return True
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o666 & ~umask())  # mkstemp's 0600 would shut colleagues out
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -114,6 +120,14 @@ def write(path: Path, data: str | bytes, *, replace: bool = True) -> bool:
         return create(Path(name), path) or path.read_bytes() == content
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@functools.cache
+def umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    value = os.umask(0o077)
+    os.umask(value)
+    return value
 
 
 def create(temporary: Path, path: Path) -> bool:
@@ -242,8 +256,19 @@ def complete(frame: "pd.DataFrame") -> "pd.DataFrame":
             try:
                 frame[name] = pd.to_numeric(frame[name])
             except (ValueError, TypeError):
-                raise ConfigError(f"column {name!r} must hold numbers") from None
+                raise ConfigError(
+                    f"column {name!r} must hold numbers{odd_one(frame[name])}"
+                ) from None
             if known:
                 frame[name] = frame[name].fillna(value)
     first = [c for c in COLUMNS if c in frame]
     return frame.filter(first + sorted(c for c in frame if c not in COLUMNS))
+
+
+def odd_one(values: Any) -> str:
+    """Where the first value stands that is no number."""
+    import pandas as pd
+
+    bad: Any = pd.to_numeric(values, errors="coerce")
+    bad = bad.isna() & values.notna()
+    return f", got {values[bad].iloc[0]!r} in row {values[bad].index[0]}" if bad.any() else ""

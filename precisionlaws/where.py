@@ -61,11 +61,24 @@ class Filter:
                 found = self.frame[self.column(left)].isin(self.values(right))
                 part = ~found if isinstance(op, ast.NotIn) else found
             elif type(op) in COMPARE:
-                part = COMPARE[type(op)](self.operand(left), self.operand(right))
+                part = self.compared(COMPARE[type(op)], left, right)
             else:
                 raise self.refused(node)
             out, left = part & out, right
         return out
+
+    def compared(self, compare: Any, left: ast.expr, right: ast.expr) -> Any:
+        columns = [n for n in (left, right) if isinstance(n, (ast.Name, ast.Attribute))]
+        if not columns:
+            raise self.refused(left)
+        try:
+            return compare(self.operand(left), self.operand(right))
+        except TypeError:
+            name = self.column(columns[0])
+            kind = "numbers" if self.frame[name].dtype.kind in "ifb" else "text"
+            raise ConfigError(
+                f"--where: column {name!r} holds {kind}, which do not compare so in {self.text!r}"
+            ) from None
 
     def operand(self, node: ast.expr) -> Any:
         if isinstance(node, (ast.Name, ast.Attribute)):

@@ -102,6 +102,9 @@ def test_plain_and_flat_are_the_spec_as_data() -> None:
         ("1e6", 10**6),
         (4096, 4096),
         ("2 G", 2 * 10**9),
+        ("1.005M", 1_005_000),  # in floats 1004999.9999999999
+        ("64.1k", 64_100),
+        ("9007199254740993", 9007199254740993),
     ],
 )
 def test_counts_with_units(text: object, number: int) -> None:
@@ -109,7 +112,7 @@ def test_counts_with_units(text: object, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "-5", "1.5", "0.0001k", "many", "1X", "", "1.2.3", "nan", "inf"]
+    "text", ["0", "-5", "1.5", "0.0001k", "many", "1X", "", "1.2.3", "nan", "inf", "1e30"]
 )
 def test_counts_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="tokens must be a positive whole number"):

@@ -34,6 +34,26 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     assert [p.name for p in path.parent.iterdir()] == ["b.json"]
 
 
+def test_files_are_for_everyone_that_the_umask_lets_in(tmp_path: Path) -> None:
+    write(tmp_path / "shared", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "shared").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_links_are_followed_and_devices_stay_devices(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write(tmp_path / "pipe", "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_the_first_writer_wins(tmp_path: Path) -> None:
     path = tmp_path / "x"
     assert write(path, "one", replace=False)
@@ -107,7 +127,7 @@ def test_csv_and_parquet_are_the_same_frame(tmp_path: Path) -> None:
         (lambda p: written(p / "x.csv", b""), "cannot be read as a table"),
         (
             lambda p: written(p / "x.csv", b"N,D,loss\n1,2,high\n"),
-            "column 'loss' must hold numbers",
+            "column 'loss' must hold numbers, got 'high' in row 0",
         ),
     ],
 )

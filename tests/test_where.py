@@ -47,6 +47,10 @@ def test_rows(text: str, rows: list[int]) -> None:
         ("P_q == 4", "no column 'P_q'; did you mean 'P_w'?"),
         ("P_w in 3", "is not a comparison"),
         ("P_w is 3", "is not a comparison"),
+        ("1 < 2", "is not a comparison"),
+        ("", "cannot be read"),
+        ("P_w < 'a'", "column 'P_w' holds numbers, which do not compare so"),
+        ("arch < 3", "column 'arch' holds text, which do not compare so"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::SyntaxWarning")

@@ -37,6 +37,10 @@ def main() -> None:
     """Run the command line; errors of the user are one line, never a traceback."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    empty = next((a for a in arguments if not a or (a.startswith("--") and a.endswith("="))), None)
+    if empty is not None:  # an unset shell variable: as a path it would mean the current folder
+        print(f"error: an argument is empty: {empty or repr(empty)}", file=sys.stderr)
+        sys.exit(2)
     try:
         app(["--debug"] * debug + [a for a in arguments if a != "--debug"])
     except KeyboardInterrupt:

@@ -37,10 +37,13 @@ def read_fit(path: Path) -> Any:
     from precisionlaws.fitting import Fit
 
     try:
-        return Fit.from_json(path.read_text())
+        fit = Fit.from_json(path.read_text())
+        if not fit.params or set(fit.params) != set(fit.samples) or not fit.certificate.starts:
+            raise ValueError("it lacks parameters or their draws")
+        return fit
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}; make one with precisionlaws fit -o"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ConfigError(f"{path} is not a fit of precisionlaws: {error}") from None

@@ -29,7 +29,7 @@ def list_(
     from precisionlaws.where import where as rows
 
     frame = load(store)
-    frame = rows(frame, where) if where else frame
+    frame = frame if where is None else rows(frame, where)
     shown = [c for c in columns.split(",") if columns != SHOWN or c in frame]
     for name in (*shown, *([sort.lstrip("-")] if sort else [])):
         if name not in frame:
@@ -70,7 +70,7 @@ def export(store: StoreArgument, out: Out = None, where: Where = None) -> None:
     from precisionlaws.where import where as rows
 
     frame = load(store)
-    frame = rows(frame, where) if where else frame
+    frame = frame if where is None else rows(frame, where)
     if out is None:
         frame.to_csv(sys.stdout, index=False)
     elif out.suffix == ".parquet":

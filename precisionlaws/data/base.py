@@ -10,14 +10,20 @@ import numpy as np
 
 from precisionlaws.config import ConfigError, Spec, ranged
 
+SEPARATOR = b"\n\n"  # between documents
+
 
 @dataclass(frozen=True)
 class Corpus:
-    """`train` and `validation`: (tokens,) uint8; `fingerprint`: hex sha256 of both."""
+    """`train` and `validation`: (tokens,) uint8; `fingerprint`: hex sha256 of both.
+
+    starts: first token of every validation document; sequences of one document are not independent.
+    """
 
     train: np.ndarray
     validation: np.ndarray
     fingerprint: str
+    starts: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +69,8 @@ def corpus(data: Data) -> Corpus:
 
     Raises: ConfigError when there is too little text to train on or to measure a loss with.
     """
-    train, validation = (array(d) for d in data.documents())
+    documents = data.documents()
+    train, validation = map(array, documents)
     needed = {
         "training": (train, data.context + 1),
         "validation": (validation, data.eval_tokens + 1),
@@ -79,11 +86,12 @@ def corpus(data: Data) -> Corpus:
     for tokens in (train, validation):
         digest.update(len(tokens).to_bytes(8, "little"))
         digest.update(tokens.data)
-    return Corpus(train, validation, digest.hexdigest())
+    lengths = [len(d) + len(SEPARATOR) for d in documents[1]]
+    return Corpus(train, validation, digest.hexdigest(), np.cumsum([0, *lengths[:-1]]))
 
 
 def array(documents: Iterable[bytes]) -> np.ndarray:
-    return np.frombuffer(b"\n\n".join(documents), np.uint8)
+    return np.frombuffer(SEPARATOR.join(documents), np.uint8)
 
 
 def held_out(name: str, share: float) -> bool:

@@ -43,6 +43,12 @@ def held_out_windows(tokens: np.ndarray, context: int, count: int) -> np.ndarray
     return cut(tokens, permutation(windows, "validation")[:count], context)
 
 
+def documents_of(starts: np.ndarray, tokens: int, context: int, count: int) -> np.ndarray:
+    """The document in which each of `held_out_windows` begins: (count,)."""
+    windows = permutation((tokens - 1) // context, "validation")[:count]
+    return np.searchsorted(starts, windows * context, side="right") - 1
+
+
 def cut(tokens: np.ndarray, windows: np.ndarray, context: int) -> np.ndarray:
     return tokens[windows[:, None] * context + np.arange(context + 1)]
 

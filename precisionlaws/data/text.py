@@ -18,6 +18,11 @@ class Text(Data):
     SHORT: ClassVar[str] = "text"
     path: str
 
+    def rules(self) -> None:
+        super().rules()
+        if not self.path:
+            raise ConfigError("path must name a file or a folder, got an empty text")
+
     def origin(self) -> str:
         return f"data.path={self.path}"
 

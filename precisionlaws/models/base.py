@@ -16,8 +16,8 @@ class Size(Spec):
     """Depth, width and heads; every other dimension follows from the model's rules."""
 
     SHORT: ClassVar[str] = "size"
-    depth: int = ranged(1)
-    width: int = ranged(16)
+    depth: int = ranged(1, 1024)
+    width: int = ranged(16, 65536)
     heads: int = ranged(1)
 
     def rules(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from precisionlaws.config import Spec, ranged
+from precisionlaws.config import ConfigError, Spec, ranged
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,11 @@ class Optim(Spec):
     """Base of `conf/optim`: an update rule, and the rules for its numbers."""
 
     lr: float | None = ranged(0)  # peak; null = the rule of the optimizer
-    clip: float = ranged(0)  # the gradient's norm is scaled down to this
+    clip: float | None  # the gradient's norm is scaled down to this; null: never
+
+    def rules(self) -> None:
+        if self.clip is not None and self.clip <= 0:
+            raise ConfigError(f"clip must be positive, or null for never, got {self.clip}")
 
     def resolved(self, N: int, width: int, batch: int) -> Self:
         """A copy in which rules are replaced by the numbers they give. batch: tokens per step."""

@@ -1,6 +1,7 @@
 """`sweep` and `quantize` for Python; the commands do the same and show progress."""
 
 import io
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,11 +53,16 @@ def quantize(
     bits: widths with commas between. options: 'group=32', 'granularity=row'.
     Raises: ConfigError for a method, width or option that does not exist, or a damaged checkpoint.
     """
+    runs, ptqs = quantizable(store, method, bits, options, where)
+    exec = default("exec")
+    os.environ.setdefault("OMP_NUM_THREADS", str(exec.threads))  # before torch makes its pools
+    import torch
+
     from precisionlaws.sweep.quantize import quantize_run
 
-    runs, ptqs = quantizable(store, method, bits, options, where)
+    torch.set_num_threads(exec.threads)  # as in a sweep: δ is paired only within equal facts
     for run in runs:
-        quantize_run(run, ptqs, Store(store), default("exec"))
+        quantize_run(run, ptqs, Store(store), exec)
     frame = load(store)
     mine = frame.run_id.isin(map(run_id, runs)) & frame.eval_id.isin(map(eval_id, ptqs))
     return frame.loc[mine].reset_index(drop=True)
@@ -85,11 +91,20 @@ def quantizable(
     from precisionlaws.where import where as chosen_rows
 
     ptqs = methods(method, bits, options)
+    if not Path(store).is_dir():
+        raise ConfigError(
+            f"{str(store)!r} is not a store: quantize needs the checkpoints of its runs"
+        )
     frame = load(store)
-    rows = chosen_rows(frame, where) if where else frame
+    rows = frame if where is None else chosen_rows(frame, where)
     files, runs = Store(store), []
-    for name in dict.fromkeys(
-        rows[(rows.eval_id == "final") & (rows.P_w == 16) & (rows.status == "finished")].run_id
+    for name in dict.fromkeys(  # recorded runs of other loops have no checkpoint of ours
+        rows[
+            (rows.eval_id == "final")
+            & (rows.P_w == 16)
+            & (rows.status == "finished")
+            & ~rows.run_id.str.startswith("ext-")
+        ].run_id
     ):
         run, fingerprint = stored_config(files.run(name) / "config.yaml")
         same_data(run, name, fingerprint)

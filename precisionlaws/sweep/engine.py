@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from precisionlaws.claims import Watcher
 from precisionlaws.config import ConfigError, plain
 from precisionlaws.run import run_id
 from precisionlaws.store import Store
-from precisionlaws.sweep.claims import Watcher
 from precisionlaws.sweep.launchers.local import Pool
 from precisionlaws.sweep.points import Study
 from precisionlaws.sweep.schedule import Progress, Unit, progress, units
@@ -49,6 +49,10 @@ def run_study(
     todo = units(p for p in before.missing(study.points) if p.run_id not in outcome.skipped)
     if not todo:
         return outcome
+    if study.exec.device == "cuda":
+        from precisionlaws.training.facts import device_of
+
+        device_of("cuda")  # here, where it is one line, and not in every worker
     store.check_writable()
     pool = study.launcher.pool(store, study.exec.threads, len(todo))  # type: ignore[attr-defined]
     dispatcher = Dispatcher(study, store, pool, view, list(todo), outcome, fail_fast)

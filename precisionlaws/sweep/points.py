@@ -68,6 +68,10 @@ def study(name: str, overrides: Iterable[str] = ()) -> Study:
     lists: dict[str, Any] = {
         key: texts(name, key, node.get(key, [])) for key in ("fit", "plot", "questions")
     }
+    for law in lists["fit"]:
+        if not (CONF / "law" / f"{law}.yaml").is_file():
+            known = [p.stem for p in (CONF / "law").glob("*.yaml")]
+            raise ConfigError(f"{name}: fit: no law {law!r}{nearest(law, known)}")
     return Study(
         name=Path(name).stem,
         points=tuple(points.values()),
@@ -84,7 +88,7 @@ def read(name: str) -> Mapping[str, Any]:
         raise ConfigError(f"no study {name!r}{nearest(name, known)} (or give a .yaml file)")
     try:
         node = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if (
         not isinstance(node, Mapping)

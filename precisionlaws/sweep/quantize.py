@@ -1,5 +1,6 @@
 """PTQ points: quantize the weights of a finished run, measure the damage on the same sequences."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from precisionlaws.ptq.base import Calibrated, Ptq, eval_id
 from precisionlaws.ptq.calibration import Calibration, calibrate, sample
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store
-from precisionlaws.training.evaluate import Losses, evaluate, held_out
+from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import device_of, exec_facts
 from precisionlaws.training.loop import Interrupted
 from precisionlaws.training.result import base_row
@@ -40,8 +41,8 @@ def quantize_run(
     if not todo or row["status"] != "finished":
         return
     weights, model = restored(run, store, exec)
-    windows = held_out(run, device_of(exec.device))
-    before = evaluate(model, windows, run.eval_batch)
+    device = device_of(exec.device)
+    before = measure(model, run, device)
     facts = exec_facts(exec, run)
     if before.mean != row["loss"] and all(row.get(k) == v for k, v in facts.items()):
         raise ConfigError(
@@ -55,7 +56,7 @@ def quantize_run(
         start = time.perf_counter()
         model.load_state_dict(weights)
         quantized = quantized_row(model, ptq, run.seed, measured.get(inputs_of(ptq)))
-        after = evaluate(model, windows, run.eval_batch)
+        after = measure(model, run, device)
         losses = loss_row(after, before)
         seconds = {"seconds": time.perf_counter() - start}
         point = base_row(run, exec) | {"eval_id": eval_id(ptq)} | quantized | losses | seconds
@@ -70,6 +71,11 @@ def checkpoint(run: RunConfig, store: Store) -> Path:
 def restored(run: RunConfig, store: Store, exec: Exec) -> tuple[dict[str, Tensor], nn.Module]:
     """The trained weights of a run, and a model that has them."""
     path = checkpoint(run, store)
+    expected = files.read_json(store.result(run_id(run))).get("checkpoint.sha256")
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise ConfigError(
+            f"checkpoint {path} is not the one that gave its run's loss (sha256 differs)"
+        )
     weights, _ = read(path)
     model = model_of(run, device_of(exec.device))
     try:

@@ -101,9 +101,11 @@ class Progress:
 
 
 def progress(store: Store, points: Iterable[Point]) -> Progress:
+    asked: dict[str, set[str]] = {}
+    for p in points:
+        asked.setdefault(p.run_id, set()).add(p.eval_id)
     done, diverged, failed = set(), set(), {}
-    present = listed(store.root / "runs")
-    for name in {p.run_id for p in points} & present:
+    for name in asked.keys() & listed(store.root / "runs"):
         files = listed(store.run(name))
         if "result.json" in files:
             done.add((name, "final"))
@@ -111,6 +113,9 @@ def progress(store: Store, points: Iterable[Point]) -> Progress:
                 diverged.add(name)
         if "points" in files:
             done |= {(name, f.removesuffix(".json")) for f in listed(store.run(name) / "points")}
-        if "error.json" in files:
+        owed = any((name, e) not in done for e in asked[name]) and name not in diverged
+        if (
+            owed and "error.json" in files
+        ):  # an error that a later success has outlived is no failure
             failed[name] = str(read_json(store.run(name) / "error.json").get("error"))
     return Progress(frozenset(done), frozenset(diverged), failed)

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from precisionlaws.claims import acquire
 from precisionlaws.config import ConfigError, build
 from precisionlaws.ptq.base import Ptq
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store, write
-from precisionlaws.sweep.claims import acquire
 
 Emit = Callable[[dict[str, Any]], None]
 TELL_SECONDS = 0.5
@@ -43,10 +43,11 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
     if lease is None:
         emit({"event": "busy"})
         return
-    told = 0.0
+    told, at = 0.0, ""  # the run at work
 
     def progress(name: str, step: int, steps: int) -> None:
-        nonlocal told
+        nonlocal told, at
+        at = name
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             emit(
@@ -62,32 +63,30 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
     try:
         train_runs([run for run, _ in jobs], store, exec_, Watch(progress, stop))
         for run, ptqs in jobs:
-            emit({"event": "quantizing", "run": run_id(run)})
+            at = run_id(run)
+            emit({"event": "quantizing", "run": at})
             quantize_run(run, ptqs, store, exec_, stop=stop)
-            (store.run(run_id(run)) / "error.json").unlink(missing_ok=True)
+            (store.run(at) / "error.json").unlink(missing_ok=True)
         emit({"event": "done"})
     except Interrupted:
         emit({"event": "stopped"})
     except Exception as error:  # one failed unit must not end the sweep
         fatal = isinstance(error, OSError) and error.errno in FATAL
-        runs = [] if fatal else blame(jobs, store, error)
+        runs = [] if fatal else blame([run_id(r) for r, _ in jobs], at, store, error)
         emit({"event": "failed", "runs": runs, "error": words(error), "fatal": fatal})
     finally:
         lease.release()
 
 
-def blame(jobs: list[tuple[RunConfig, list[Ptq]]], store: Store, error: Exception) -> list[str]:
-    """Write error.json for every run of the unit without a result, or all if each has one."""
-    names = [run_id(run) for run, _ in jobs]
-    open_ = [n for n in names if not store.has(n)] or names
+def blame(names: list[str], at: str, store: Store, error: Exception) -> list[str]:
+    """Write error.json for the run at work and those that its trunk still owes a result."""
+    lost = [n for n in names if n == at or not store.has(n)]
     trace = "".join(traceback.format_exception(error))
-    for name in open_:
+    for name in lost:
         with suppress(OSError):
-            write(
-                store.run(name) / "error.json",
-                json.dumps({"error": words(error), "traceback": trace}),
-            )
-    return open_
+            text = json.dumps({"error": words(error), "traceback": trace})
+            write(store.run(name) / "error.json", text)
+    return lost
 
 
 def words(error: Exception) -> str:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precisionlaws.data.batches import held_out_windows
+from precisionlaws.data.batches import documents_of, held_out_windows
 from precisionlaws.run import RunConfig
 
 BATCH = 32  # sequences; the loss of a run depends on it only where a scale spans sequences
@@ -15,9 +15,13 @@ BATCH = 32  # sequences; the loss of a run depends on it only where a scale span
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean cross-entropy of every held-out sequence, nats per token: (sequences,) float64."""
+    """Mean cross-entropy of every held-out sequence, nats per token: (sequences,) float64.
+
+    documents: which document each sequence is from; sequences of one document err together.
+    """
 
     sequences: np.ndarray
+    documents: np.ndarray | None = None
 
     @property
     def mean(self) -> float:
@@ -25,16 +29,26 @@ class Losses:
 
     @property
     def standard_error(self) -> float:
-        return standard_error(self.sequences)
+        return standard_error(self.sequences, self.documents)
 
     def delta(self, before: "Losses") -> tuple[float, float]:
         """Paired difference to an evaluation of the same sequences and its standard error."""
         difference = self.sequences - before.sequences
-        return float(difference.mean()), standard_error(difference)
+        return float(difference.mean()), standard_error(difference, self.documents)
 
 
-def standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+def standard_error(values: np.ndarray, documents: np.ndarray | None = None) -> float:
+    """Of the mean: clustered by document (sandwich, G / (G - 1)), by sequence if there is one document.
+
+    1,024 sequences of the default corpus are from 43 files: taken as independent, the error of the loss
+    would come out 2.6 times too small.
+    """
+    groups = np.arange(len(values)) if documents is None else documents
+    if len(np.unique(groups)) < 2:
+        groups = np.arange(len(values))
+    sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=values - values.mean())
+    G = len(sums)
+    return float(np.sqrt(G / (G - 1) * (sums**2).sum()) / len(values)) if G > 1 else float("nan")
 
 
 def held_out(run: RunConfig, device: str) -> Tensor:
@@ -44,6 +58,14 @@ def held_out(run: RunConfig, device: str) -> Tensor:
         data.corpus().validation, data.context, data.eval_tokens // data.context
     )
     return torch.from_numpy(windows).to(device)
+
+
+def measure(model: nn.Module, run: RunConfig, device: str) -> Losses:
+    """The loss of a run's model on the study's held-out sequences."""
+    data, corpus = run.data, run.data.corpus()
+    count = data.eval_tokens // data.context
+    documents = documents_of(corpus.starts, len(corpus.validation), data.context, count)
+    return Losses(evaluate(model, held_out(run, device), run.eval_batch).sequences, documents)
 
 
 @torch.no_grad()

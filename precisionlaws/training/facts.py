@@ -38,7 +38,7 @@ def exec_facts(exec: Exec, run: RunConfig) -> dict[str, Any]:
     if device == "cuda":
         chip = torch.cuda.get_device_name()
     else:
-        chip = torch.backends.cpu.get_cpu_capability()
+        chip = f"{torch.backends.cpu.get_cpu_capability()} {cpu_model()}".strip()
     return {
         "exec.device": device,
         "exec.chip": chip,
@@ -59,6 +59,18 @@ def provenance(fingerprint: str) -> dict[str, Any]:
         "data.fingerprint": fingerprint,
         "host.python": platform.python_version(),
     }
+
+
+@functools.cache
+def cpu_model() -> str:
+    """Matrix libraries choose code by it; '' where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
+    )
 
 
 def checkpoint_facts(exec: Exec, run: RunConfig) -> str:

@@ -123,7 +123,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return load_tensors(data), meta
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(
-            f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}"
+            f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}; remove it to train that part again"
         ) from None
 
 
@@ -132,6 +132,8 @@ def resume(state: State, path: Path, facts: str) -> bool:
 
     Raises: ConfigError when it is damaged or of another model.
     """
+    if not path.exists():  # another worker's housekeeping
+        return False
     tensors, meta = read(path)
     if meta.get("facts") != facts:
         return False

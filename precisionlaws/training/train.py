@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from precisionlaws.config import build
+from precisionlaws.claims import Lease, Watcher, acquire
+from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import option
-from precisionlaws.run import Exec, RunConfig, run_id
+from precisionlaws.run import Exec, RunConfig, run_id, trunk_id
 from precisionlaws.store import Store, read_json
 
 
@@ -51,7 +52,21 @@ def execute(config: RunConfig, store: Store, exec: Exec) -> None:
 
     before = torch.get_num_threads()
     torch.set_num_threads(exec.threads)
+    lease = lease_of(config, store)
     try:
         train_runs([config], store, exec)
     finally:
+        lease.release()
         torch.set_num_threads(before)
+
+
+def lease_of(config: RunConfig, store: Store) -> Lease:
+    """Raises: ConfigError when a sweep or another `train` is working on the same trunk."""
+    path = store.claim(trunk_id(config))
+    _, stale = Watcher().held(path)
+    lease = acquire(path, stale)
+    if lease is None:
+        raise ConfigError(
+            f"another process is training {trunk_id(config)} in this store ({path}); wait for it"
+        )
+    return lease

@@ -5,6 +5,7 @@ branches. A branch is bit-identical to the run trained alone, because alone it g
 states; `train` of one run is this function with one branch.
 """
 
+import hashlib
 import json
 import re
 import time
@@ -19,10 +20,10 @@ from precisionlaws import store as files
 from precisionlaws.config import ConfigError, build, plain
 from precisionlaws.run import Exec, RunConfig, normal_text, run_id, trunk_id
 from precisionlaws.store import Store, listed
-from precisionlaws.training.evaluate import Losses, evaluate, held_out
+from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import checkpoint_facts, device_of
 from precisionlaws.training.loop import Diverged, Interrupted, advance, batches_of
-from precisionlaws.training.result import final_row
+from precisionlaws.training.result import base_row, final_row
 from precisionlaws.training.state import LOG, State, fresh, resume, save
 
 SAVE_SECONDS = 30.0  # between checkpoints on the way
@@ -47,6 +48,10 @@ def train_runs(
     todo = [r for r in sorted(runs, key=lambda r: r.steps) if not known(store, r)]
     if not todo:
         return
+    for run in todo:
+        base_row(
+            run, exec
+        )  # whatever cannot be told of a run should fail now, not after its training
     state = fresh(todo[0], device_of(exec.device), exec.compile)
     trainer = Trainer(store, exec, watch or Watch())
     for i, run in enumerate(todo):
@@ -132,12 +137,10 @@ class Trainer:
         halfway = self.store.run(run_id(run)) / "resume.safetensors"
         snapshot = state.snapshot()
         facts = checkpoint_facts(self.exec, run)
-        if halfway.exists():
-            resume(state, halfway, facts)
+        resume(state, halfway, facts)
         try:
             self.phase(state, run, run.steps, lambda s: save(s, halfway, facts))
-            windows = held_out(run, device_of(self.exec.device))
-            losses = evaluate(state.model, windows, run.eval_batch)
+            losses = measure(state.model, run, device_of(self.exec.device))
         except Diverged:
             losses = None
         publish(run, state, self.store, self.exec, losses)
@@ -163,16 +166,23 @@ class Trainer:
 
 
 def publish(run: RunConfig, state: State, store: Store, exec: Exec, losses: Losses | None) -> None:
-    """Write the run directory; result.json last, because it says that the rest is there."""
-    folder = store.run(run_id(run))
-    table = state.log_table().tolist()
-    lines = (
-        json.dumps({k: files.jsonable(v) for k, v in zip(LOG, row, strict=True)}) for row in table
-    )
-    files.write(folder / "metrics.jsonl", "\n".join(lines) + "\n")
+    """Write the run directory; result.json last, because it says that the rest is there.
+
+    Where another worker was first, nothing of its run is replaced: the result is only compared.
+    """
+    folder, row = store.run(run_id(run)), final_row(run, exec, losses, state.seconds)
     if losses is not None:
         weights = {k: v.detach().contiguous().cpu() for k, v in state.model.state_dict().items()}
-        files.write(
-            folder / "checkpoint.safetensors", save_tensors(weights, {"run_id": run_id(run)})
-        )
-    files.publish(store.result(run_id(run)), final_row(run, exec, losses, state.seconds))
+        content = save_tensors(weights, {"run_id": run_id(run)})
+        row["checkpoint.sha256"] = hashlib.sha256(content).hexdigest()
+        if not store.has(run_id(run)):
+            files.write(folder / "checkpoint.safetensors", content)
+    if not store.has(run_id(run)):
+        files.write(folder / "metrics.jsonl", metrics(state))
+    files.publish(store.result(run_id(run)), row)
+
+
+def metrics(state: State) -> str:
+    """One JSON line per step."""
+    rows = (dict(zip(LOG, map(files.jsonable, r), strict=True)) for r in state.log_table().tolist())
+    return "\n".join(map(json.dumps, rows)) + "\n"

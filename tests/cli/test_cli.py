@@ -52,15 +52,21 @@ MISTAKES = {
     "train data=text data.path=empty.txt": "has 0 training tokens",
     "train data=text data.path=none.txt": "cannot be read: No such file",
     "train --store file/store": "store 'file/store' is not writable: Not a directory",
+    "train --store=": "an argument is empty: --store=",
+    "quantize words.txt": "words.txt",
+    "quantize few.csv": "is not a store",
+    "fit few.csv --where 1<2": "is not a comparison",
+    "plan damaged.json --flops 1e12": "is not a fit of precisionlaws",
+    "sweep demo exec.device=cuda": "exec.device=cuda, but torch sees no GPU here",
     "sweep nosuch": "no study 'nosuch'",
     "sweep demo size=8k": "size=8k: unknown size; did you mean '7k'?",
     "sweep demo --retry all": "--retry takes 'failed'",
     "fit nowhere": "does not exist; a store, a CSV or a parquet file is wanted",
     "fit empty": "holds no finished run",
-    "fit no_d.csv": "D",
+    "fit no_d.csv": "needs the column(s) D; the frame has",
     "fit few.csv": "2 losses cannot determine 5 parameters",
-    "fit nan.csv": "loss",
-    "fit few.csv --law kumar": "kumar",
+    "fit nan.csv": "loss must be positive and finite, got nan in row 0",
+    "fit few.csv --law kumar": "no law or term 'kumar'",
     "fit few.csv --where P_q==3": "no column 'P_q'; did you mean 'P_w'?",
     "fit few.csv --columns N": "--columns takes NAME=VALUE pairs",
     "plan few.csv --flops 1e12": "is not a fit of precisionlaws",
@@ -81,6 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli")
     (path / "file").write_text("")
     (path / "empty").mkdir()
+    (path / "words.txt").write_text("to be or not to be")
+    (path / "damaged.json").write_text('{"law": "chinchilla", "samples": {}, "params": {}}')
     (path / "empty.txt").write_text("")
     (path / "no_d.csv").write_text("N,loss\n" + "1e6,3\n" * 10)
     (path / "few.csv").write_text("N,D,loss,run_id\n1e6,1e7,3,a\n2e6,1e7,2.9,b\n")

@@ -14,7 +14,7 @@ import pytest
 from precisionlaws.store import load
 from precisionlaws.sweep.launchers.local import cause
 
-COMMAND = [sys.executable, "-m", "precisionlaws.cli"]
+COMMAND = [sys.executable, "-P", "-m", "precisionlaws.cli"]
 
 
 @pytest.fixture
@@ -67,25 +67,51 @@ def test_a_sweep_fills_its_store_once_and_the_api_agrees(study_file: Path, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_kill_9_half_way_and_again(study_file: Path, tmp_path: Path, whole_group: bool) -> None:
+    """Killed each time another trunk checkpoint has appeared, so that every restart goes on from one."""
     smooth, rough = tmp_path / "smooth", tmp_path / "rough"
-    assert sweep(study_file, smooth).returncode == 0
-    kills = 0
-    while kills < 4:
-        process = subprocess.Popen(
-            [*COMMAND, "sweep", str(study_file), "--store", str(rough)], stderr=subprocess.DEVNULL
-        )
-        time.sleep(2.5 + 0.7 * kills)
-        if process.poll() is not None:
-            break
+    longer = "tokens=64000,256000"
+    assert sweep(study_file, smooth, longer).returncode == 0
+    command = [*COMMAND, "sweep", str(study_file), "--store", str(rough), longer]
+    for kills in range(1, 4):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while len(list(rough.glob("trunks/*/step-*.safetensors"))) < kills:
+            assert process.poll() is None, "ended before it could be killed"
+            time.sleep(0.02)
         if whole_group:
             subprocess.run(["pkill", "-9", "-P", str(process.pid)], check=False)
         process.kill()
         process.wait()
-        kills += 1
-    assert kills > 0
-    final = sweep(study_file, rough)
+        assert len(list(rough.glob("runs/*/result.json"))) < 6
+    final = sweep(study_file, rough, longer)
     assert final.returncode == 0, final.stderr
     pd.testing.assert_frame_equal(frame(rough), frame(smooth))
+
+
+@pytest.mark.slow
+def test_an_error_that_was_outlived_is_no_failure(study_file: Path, tmp_path: Path) -> None:
+    """PTQ of one run fails and is repaired: later sweeps are whole, also without --retry."""
+    store = tmp_path / "s"
+    assert sweep(study_file, store).returncode == 0
+    run = next(p.parent for p in store.glob("runs/*/points") if "-5120-" in p.parent.name)
+    for point in (run / "points").iterdir():
+        point.unlink()
+    good = (run / "checkpoint.safetensors").read_bytes()
+    (run / "checkpoint.safetensors").write_bytes(good[:-4] + b"oops")
+    failed = sweep(study_file, store)
+    assert failed.returncode == 1
+    assert "is not the one that gave its run's loss" in failed.stdout
+    assert [p.parent for p in store.rglob("error.json")] == [run]  # and no other run is blamed
+    (run / "checkpoint.safetensors").write_bytes(good)
+    assert sweep(study_file, store, "--retry", "failed").returncode == 0
+    assert sweep(study_file, store).returncode == 0
+
+
+def test_workers_import_nothing_from_the_current_folder(study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "csv.py").write_text("raise SystemExit('imported from the current folder')")
+    done = sweep(
+        study_file, tmp_path / "s", "tokens=2560", "ptq=none", "quant.weights.bits=16", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -79,6 +79,16 @@ def test_the_demo_fits_in_its_budget_with_trunks_counted_once() -> None:
     assert "24.6 M trained" in text
 
 
+def test_the_demo_has_one_granularity_over_all_sizes_and_roles() -> None:
+    """Scales per row are finer in narrow models: a confound with N."""
+    groups = set()
+    for point in study("demo").points:
+        formats = [f for f in point.run.quant.roles().values()]
+        used = formats + ([point.ptq] if point.eval_id != "final" else [])
+        groups |= {(f.granularity, f.group) for f in used}  # type: ignore[attr-defined]
+    assert groups == {("group", 16)}
+
+
 def test_units_hold_runs_of_one_trunk_by_growing_D_longest_unit_first() -> None:
     made = units(study("demo").points)
     for unit in made:
@@ -114,6 +124,7 @@ MISTAKES = {
     "points: [{ptq: rtn, quant.weights.bits: 4}]": "weights are quantized already",
     "points: [{ptq: rtn, ptq.bits: 1}]": "ptq.bits must be 2 to 15, got 1",
     "points: [{size: 7k, ptq: rtn, ptq.granularity: group, ptq.group: 32}]": "ptq.group must divide the 16 inputs",
+    "points: [{seed: 1}]\nfit: [chinchila]": "fit: no law 'chinchila'; did you mean 'chinchilla'?",
     "points: [{exec.threads: '1,2'}]": "exec cannot be swept",
     "points: [{launcher.workers: 0}]": "launcher.workers must be 1 to 4096, got 0",
 }

@@ -23,6 +23,21 @@ def test_the_loss_is_the_mean_cross_entropy_per_token(tiny: list[str]) -> None:
     assert model.training
 
 
+def test_sequences_of_one_document_err_together() -> None:
+    """20 documents of 50 sequences: the mean is as uncertain as the mean of 20 document means."""
+    rng = np.random.default_rng(1)
+    documents = np.repeat(np.arange(20), 50)
+    errors, means = [], []
+    for _ in range(300):
+        losses = Losses(rng.normal(0, 1, 20)[documents] + rng.normal(0, 0.1, 1000), documents)
+        errors.append(losses.standard_error)
+        means.append(losses.mean)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.1)
+    assert Losses(losses.sequences).standard_error < np.mean(errors) / 3
+    one = Losses(losses.sequences, np.zeros(1000))  # one document: nothing to cluster by
+    assert one.standard_error == pytest.approx(losses.sequences.std(ddof=1) / 1000**0.5)
+
+
 def test_a_paired_difference_is_more_exact_than_its_parts() -> None:
     rng = np.random.default_rng(0)
     hard = rng.normal(3, 0.5, 1000)

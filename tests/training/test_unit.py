@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from precisionlaws.claims import acquire
 from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import option
 from precisionlaws.run import Exec, RunConfig, compose, run_id, trunk_id
@@ -208,6 +209,30 @@ def test_a_checkpoint_of_other_code_or_machine_is_not_gone_on_from(
     monkeypatch.setattr(loop.Batches, "at", counted(loop.Batches.at, seen))
     train_runs([compose([*tiny, "tokens=5120"])], store, EXEC)
     assert min(seen) == 0
+
+
+def test_a_late_finisher_replaces_nothing(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a lease was lost during a pause: weights and result stay those of one training."""
+    store, run = Store(tmp_path), compose(tiny)
+    train_runs([run], store, EXEC)
+    before = {p: p.read_bytes() for p in store.run(run_id(run)).iterdir()}
+    other = {"exec.chip": "another", "exec.device": "cpu"}
+    monkeypatch.setattr("precisionlaws.training.result.exec_facts", lambda *_: other)
+    state = unit.fresh(run, "cpu")
+    unit.publish(run, state, store, EXEC, unit.measure(state.model, run, "cpu"))
+    assert {p: p.read_bytes() for p in store.run(run_id(run)).iterdir()} == before
+
+
+def test_a_trunk_in_work_is_not_trained_twice(tiny: list[str], tmp_path: Path) -> None:
+    config = compose(tiny)
+    lease = acquire(Store(tmp_path).claim(trunk_id(config)))
+    assert lease is not None
+    with pytest.raises(ConfigError, match="another process is training"):
+        train(config, tmp_path)
+    lease.release()
+    assert train(config, tmp_path).row["status"] == "finished"
 
 
 def test_another_config_under_the_same_name_is_an_error(tiny: list[str], tmp_path: Path) -> None:

@@ -31,10 +31,15 @@ class Local(Launcher):
     workers: int | None = ranged(1, 4096)
 
     def count(self, threads: int) -> int:
-        return self.workers or max(1, len(os.sched_getaffinity(0)) // threads)
+        return self.workers or max(1, cores() // threads)
 
     def pool(self, store: Store, threads: int, most: int) -> "Pool":
         return Pool(store, threads, min(self.count(threads), most))
+
+
+def cores() -> int:
+    """Cores that this process may use; macOS has no affinity to ask."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Pool:
@@ -52,7 +57,8 @@ class Pool:
         )
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the worker
         worker = subprocess.Popen(
-            [sys.executable, "-m", "precisionlaws.sweep.worker", str(self.store.root)],
+            # -P: a csv.py or a sympy/ in the current folder must not be imported
+            [sys.executable, "-P", "-m", "precisionlaws.sweep.worker", str(self.store.root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from precisionlaws.sweep import claims
-from precisionlaws.sweep.claims import Watcher, acquire
+from precisionlaws import claims
+from precisionlaws.claims import Watcher, acquire
 
 
 def foreign(path: Path, beat: int = 0, host: str = "elsewhere", pid: int = 1) -> str:
