@@ -13,7 +13,9 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     flat = codes.reshape(-1)
     padded = torch.zeros(math.ceil(flat.numel() / CHUNK), 2, 4, dtype=torch.int64)
     padded.view(-1)[: flat.numel()] = flat
-    first, last = (padded << places(bits)).sum(-1).unbind(-1)  # 4 codes each
+    a, b, c, d = padded.unbind(-1)
+    fours = (a | b << bits) | (c | d << bits) << 2 * bits
+    first, last = fours.unbind(-1)
     words = torch.stack((first | last << 4 * bits, last >> 64 - 4 * bits), -1)
     return words.view(torch.uint8)[:, :bits].reshape(-1)[: math.ceil(flat.numel() * bits / 8)]
 
@@ -28,9 +30,4 @@ def unpack(packed: Tensor, bits: int, numel: int) -> Tensor:
     low, high = stream.view(torch.int64).unbind(-1)
     rest = (low >> 4 * bits) & ((1 << 64 - 4 * bits) - 1)  # >> repeats the sign
     fours = torch.stack((low, rest | high << 64 - 4 * bits), -1).unsqueeze(-1)
-    return (fours >> places(bits) & (1 << bits) - 1).view(-1)[:numel]
-
-
-def places(bits: int) -> Tensor:
-    """Where each of 4 codes stands in a word."""
-    return torch.arange(4) * bits
+    return (fours >> torch.arange(4) * bits & (1 << bits) - 1).view(-1)[:numel]
