@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from precisionlaws.fitting.comparable import check
 from precisionlaws.laws.base import BITS, OFF, Array, Law
 
 Table = Any  # a DataFrame: what pandas annotates as unions no checker can narrow
@@ -85,7 +86,7 @@ def select(frame: Table, law: Law) -> Rows:
     if law.paired:
         _finite(delta, "delta_ptq")
         _one_method(delta)
-    warnings += _mixed_exec(table)
+    warnings += check(loss, delta) + _mixed_exec(table)
     merged: dict[str, int] = {}
     for why, n in left_out:
         merged[why] = merged.get(why, 0) + n
