@@ -31,7 +31,12 @@ def made(name: str, **roles: Int) -> nn.Module:
     assert isinstance(spec, Model)
     model = spec.build(Size(depth=2, width=32, heads=2), 64, 24)
     initialize(model, 0)
-    return attach(model, **roles)
+    return attach(
+        model,
+        weights=roles.get("weights"),
+        activations=roles.get("activations"),
+        kv=roles.get("kv"),
+    )
 
 
 def counting(model: nn.Module) -> list[int]:
