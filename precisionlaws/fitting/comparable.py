@@ -13,26 +13,29 @@ RECIPE = ("dtype", "batch_tokens", "lr_schedule")  # one study has one; of optim
 ROLES = {"P_w": "quant.weights", "P_a": "quant.activations", "P_kv": "quant.kv"}
 
 
-def check(loss: Table, delta: Table) -> list[str]:
-    """Warnings. Raises: ValueError naming the column that must not vary and how to choose one value."""
+def check(loss: Table, delta: Table, read: frozenset[str] = frozenset()) -> list[str]:
+    """Warnings. `read`: settings that a term of the law models, such as the group size.
+
+    Raises: ValueError naming the column that must not vary, and how to choose one value.
+    """
     for part in (loss, delta):
         for column in SAME_TEXT:
             one_value(part, column, "losses on different text")
         for bits, place in ROLES.items():
             low = part[part[bits] < 16]
-            for column in settings(low, place):
+            for column in settings(low, place, read):
                 one_value(low, column, f"{place} of different kinds")
-    for column in settings(delta, "ptq"):
+    for column in settings(delta, "ptq", read):
         if not column.startswith("ptq.info."):
             one_value(delta, column, "PTQ of different kinds")
     return recipes(loss) + repeated(loss)
 
 
-def settings(table: Table, place: str) -> list[str]:
-    """Columns of a part's fields but its width."""
-    return [
-        c for c in map(str, table.columns) if c.startswith(f"{place}.") and c != f"{place}.bits"
-    ]
+def settings(table: Table, place: str, read: frozenset[str]) -> list[str]:
+    """Columns of a part: its kind and its fields, but its width and what the law reads."""
+    known = read | {"bits"}
+    mine = (c for c in map(str, table.columns) if c == place or c.startswith(f"{place}."))
+    return [c for c in mine if c.removeprefix(f"{place}.") not in known]
 
 
 def one_value(table: Table, column: str, what: str) -> None:

@@ -86,7 +86,8 @@ def select(frame: Table, law: Law) -> Rows:
     if law.paired:
         _finite(delta, "delta_ptq")
         _one_method(delta)
-    warnings += check(loss, delta) + _mixed_exec(table)
+    read = frozenset(s for t in law.terms for s in getattr(t, "SETTINGS", ()))
+    warnings += check(loss, delta, read) + _mixed_exec(table)
     merged: dict[str, int] = {}
     for why, n in left_out:
         merged[why] = merged.get(why, 0) + n

@@ -14,6 +14,7 @@ from precisionlaws.laws.base import OFF, ROLES, Array, Param, Params, named_form
 
 COLUMNS = ("P_w", "P_a", "P_kv", "G")
 LINEAR = ()
+SETTINGS = ("group", "granularity")  # of a format, which may vary because G says what they do
 GROUPS = {"w": "quant.weights", "a": "quant.activations", "kv": "quant.kv"}
 
 

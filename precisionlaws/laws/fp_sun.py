@@ -14,6 +14,7 @@ from precisionlaws.laws.base import ROLES, Array, Param, Params, off
 
 COLUMNS = ("P_w", "P_a", "P_kv", "E", "M", "G")
 LINEAR = ()
+SETTINGS = ("group", "granularity")  # of a format, which may vary because G says what they do
 NEEDS = ("alpha", "beta")  # of the base
 
 
