@@ -9,7 +9,7 @@ RUN = $(BIN)/precisionlaws
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export MPLBACKEND = Agg
 
-.PHONY: demo test test-slow lint bench-fit bench-train setup clean
+.PHONY: demo test test-slow lint bench setup clean
 
 demo: $(VENV)/installed
 	$(RUN) sweep demo --store $(STORE)
@@ -32,11 +32,8 @@ lint: $(VENV)/dev
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports --no-logo
 
-bench-train: $(VENV)/installed
-	$(BIN)/python benchmarks/bench_train.py
-
-bench-fit: $(VENV)/installed
-	$(BIN)/python benchmarks/bench_fit.py
+bench: $(VENV)/installed
+	for b in cli plan train kernels ptq fit; do $(BIN)/python benchmarks/bench_$$b.py || exit 1; done
 
 setup: $(VENV)/installed
 
