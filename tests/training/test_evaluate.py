@@ -28,6 +28,7 @@ def test_sequences_of_one_document_err_together() -> None:
     rng = np.random.default_rng(1)
     documents = np.repeat(np.arange(20), 50)
     errors, means = [], []
+    losses = Losses(np.zeros(1000), documents)
     for _ in range(300):
         losses = Losses(rng.normal(0, 1, 20)[documents] + rng.normal(0, 0.1, 1000), documents)
         errors.append(losses.standard_error)
