@@ -108,9 +108,7 @@ def test_an_error_that_was_outlived_is_no_failure(study_file: Path, tmp_path: Pa
 
 def test_workers_import_nothing_from_the_current_folder(study_file: Path, tmp_path: Path) -> None:
     (tmp_path / "csv.py").write_text("raise SystemExit('imported from the current folder')")
-    done = sweep(
-        study_file, tmp_path / "s", "tokens=2560", "ptq=none", "quant.weights.bits=16", cwd=tmp_path
-    )
+    done = sweep(study_file, tmp_path / "s", "tokens=2560", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
