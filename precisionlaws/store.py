@@ -6,6 +6,7 @@
                             points/<eval_id>.json  one immutable file per PTQ
     <store>/trunks/<trunk_id>/step-N.safetensors   shared stable phases; only checkpoints, deletable
     <store>/claims/<unit>.json                     leases of workers
+    <store>/cache/                                 of `load`; deletable
 
 Files appear whole or not at all, and the first result wins: many writers on a network file system need
 no lock and no database.
@@ -16,7 +17,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,22 +182,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def rows(store: Store) -> Iterator[dict[str, Any]]:
-    """Every finished result, in a fixed order. Directories are listed, not stat'ed: on NFS a stat can
-    stay wrong for a minute."""
-    runs = store.root / "runs"
-    for run in sorted(listed(runs)):
-        files = listed(runs / run)
-        if "result.json" not in files:
-            continue
-        yield read_json(runs / run / "result.json")
-        if "points" in files:
-            for point in sorted(listed(runs / run / "points")):
-                if point.endswith(".json") and not point.startswith("."):
-                    yield read_json(runs / run / "points" / point)
+def read_row(path: Path) -> dict[str, Any]:
+    """A result file. Raises: ConfigError when it is damaged, or of a version that this code cannot know."""
+    row = read_json(path)
+    if row.get("schema", 1) > SCHEMA:
+        raise ConfigError(
+            f"{path} has schema {row['schema']}, this version of precisionlaws reads up to {SCHEMA}: upgrade it"
+        )
+    return row
 
 
-def listed(folder: Path) -> set[str]:
+def listed(folder: str | Path) -> set[str]:
+    """Names in a folder; none where it is missing."""
     try:
         return {entry.name for entry in os.scandir(folder)}
     except (FileNotFoundError, NotADirectoryError):
@@ -210,11 +207,12 @@ def load(path: str | Path, columns: Mapping[str, str] | None = None) -> "pd.Data
     those without one (N, D, loss ...), which stay absent.
     Raises: ConfigError when there is nothing to read.
     """
-    import pandas as pd
 
     path = Path(path)
     if path.is_dir():
-        frame = pd.DataFrame(list(rows(Store(path))))
+        from precisionlaws import cached
+
+        frame = cached.frame(Store(path))
         if frame.empty:
             raise ConfigError(f"store {str(path)!r} holds no finished run")
     else:

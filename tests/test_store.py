@@ -105,6 +105,22 @@ def test_a_store_loads_as_one_frame(tmp_path: Path) -> None:
     assert "schema" not in frame
 
 
+def test_a_store_of_the_first_version_is_read_for_ever(tmp_path: Path) -> None:
+    """store_v1.json: every text file of a store as version 0.1 wrote it. Never to be written anew."""
+    files = json.loads(Path(__file__).with_name("store_v1.json").read_text())
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    frame = load(tmp_path)
+    assert frame.eval_id.tolist() == ["final", "gptq3-7743b66b4020", "final"]
+    assert frame.P_w.tolist() == [16, 16, 4]
+    assert frame.P_post.tolist() == [16, 3, 16]
+    assert frame.loss.round(4).tolist() == [2.1595, 2.1644, 2.171]
+    assert frame.loss.diff()[1] == pytest.approx(frame.delta_ptq[1])
+    assert set(frame.columns) >= COLUMNS.keys() | {"optim.lr", "ptq.info.damping", "exec.torch"}
+    assert frame.family.nunique() == 1
+
+
 def test_csv_and_parquet_are_the_same_frame(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {"params": [10, 20], "D": [1, 2], "loss": [3.0, 2.5], "extra.thing": ["x", "y"]}
