@@ -103,11 +103,21 @@ class Block:
                     J[:, j] = grad[q.name] * (v[q.name] if q.link == "log" else 1.0) / total
             for on in ("N", "D") if scales else ():
                 if any(on == term.ON for term in self.law.scales):
-                    steps = _complex_step(
-                        lambda z, on=on: np.log(self._distinct_scale(self.values(z), on)), u, scales
-                    )
+                    steps = self._scale_slopes(u, v, on, scales)
                     J[:, scales] += steps[:, :, self.index] * (grad[on] / total)[:, None, :]
             return np.log(total), J
+
+    def _scale_slopes(self, u: Array, v: Mapping[str, Any], on: str, scales: list[int]) -> Array:
+        """d ln scale / d u_j of each distinct combination of widths, (B, len(scales), combinations)."""
+        terms = self.law.on(on)
+        if not all(hasattr(term, "slopes") for term in terms):
+            return _complex_step(
+                lambda z: np.log(self._distinct_scale(self.values(z), on)), u, scales
+            )
+        given = {k: s for term in terms for k, s in term.slopes(v, self.distinct).items()}
+        shape = (len(u), len(self.distinct["P_w"]))
+        names = [self.params[j].name for j in scales]
+        return np.stack([np.broadcast_to(given.get(name, 0.0), shape) for name in names], 1)
 
     def _scale(self, v: Mapping[str, Any], on: str) -> Any:
         if not any(on == term.ON for term in self.law.scales):

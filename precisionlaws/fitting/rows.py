@@ -118,6 +118,8 @@ def _filled(frame: Table) -> tuple[Table, list[str]]:
     table, warnings = frame.reset_index(drop=True), []
     for column, value in NEUTRAL.items():
         table[column] = table[column].fillna(value) if column in table else value
+    for column in BITS:
+        table[column] = _bits(table, column)
     lacking = table["family"].isna() | (table["family"] == "") if "family" in table else True
     if np.any(lacking):
         source = "run_id" if "run_id" in table and table["run_id"].notna().all() else None
@@ -176,6 +178,20 @@ def _positive(table: Table, column: str) -> None:
         raise ValueError(
             f"{column} must be positive and finite, got {values[bad][0]} in {_where(table, bad)}"
         )
+
+
+def _bits(table: Table, column: str) -> Table:
+    """Widths as numbers; what has 16 bits or more is not quantized, and is 16 from here on."""
+    import pandas as pd
+
+    numbers: Any = pd.to_numeric(table[column], errors="coerce")
+    values = numbers.astype(float)
+    bad = ~(values > 0).to_numpy()
+    if bad.any():
+        raise ValueError(
+            f"{column} must be a positive number of bits (16 or more: not quantized), got {table[column][bad].iloc[0]!r} in {_where(table, bad)}"
+        )
+    return values.clip(upper=OFF)
 
 
 def _finite(table: Table, column: str) -> None:

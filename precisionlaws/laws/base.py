@@ -3,7 +3,8 @@
 A base or a term is a module of this package, found by its name:
 
     base   LINEAR, params(x), loss(p, N, D), and where known grad(p, N, D), optimal_N(p, K) and rescale(p, c)
-    scale  COLUMNS, ON ("N" or "D"), params(x), scale(p, x)
+    scale  COLUMNS, ON ("N" or "D"), params(x), scale(p, x); BESIDE if it corrects another scale; where each
+             parameter multiplies (link log), slopes(p, x) saves the derivatives: d ln scale / d ln of each
     penalty  COLUMNS, params(x), penalty(p, N, D, x); PAIRED if it is what rounding a finished run costs
 
 A penalty with PAIRED is fitted to paired δ, any other to losses. A term whose columns are more than N, D
@@ -120,6 +121,10 @@ class Law:
             if lacking:
                 raise ValueError(
                     f"{_short(term)} reads {', '.join(lacking)} of the base, which {_short(self.base)} does not have"
+                )
+            if getattr(term, "BESIDE", False) and len(self.on(term.ON)) < 2:
+                raise ValueError(
+                    f"{_short(term)} corrects another scale of {term.ON} and says nothing alone: neff_free+{_short(term)}, say"
                 )
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -24,6 +24,11 @@ def scale(p: Params, x: dict[str, Array]) -> Any:
     return neff_free.scale(p, x, STEM)
 
 
+def slopes(p: Params, x: dict[str, Array]) -> dict[str, Any]:
+    """d ln scale / d ln of each efficiency."""
+    return neff_free.slopes(p, x, STEM)
+
+
 def domain(p: Params, x: dict[str, Array]) -> str:
     """Which width has no efficiency."""
     return neff_free.domain(p, x, STEM)

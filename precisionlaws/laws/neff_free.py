@@ -39,6 +39,16 @@ def scale(p: Params, x: dict[str, Array], stem: str = "eff") -> Any:
     return out
 
 
+def slopes(p: Params, x: dict[str, Array], stem: str = "eff") -> dict[str, Any]:
+    """d ln scale / d ln of each efficiency: 1 where the row has that width."""
+    out = {}
+    for name in p:
+        role, _, width = name.removeprefix(f"{stem}_").partition("[")
+        if name.startswith(f"{stem}_") and role in ROLES:
+            out[name] = np.where(np.real(x[f"P_{role}"]) == float(width[:-1]), 1.0, 0.0)
+    return out
+
+
 def domain(p: Params, x: dict[str, Array], stem: str = "eff") -> str:
     """Which width has no efficiency."""
     for role in ROLES:

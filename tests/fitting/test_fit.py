@@ -187,14 +187,32 @@ def test_unfinished_and_undecayed_rows_are_counted(demo: Any) -> None:
         ({"loss": -1.0}, "loss must be positive and finite, got -1.0"),
         ({"N": 0.0}, "N must be positive"),
         ({"objective": "mlm"}, "different objectives"),
+        (
+            {"P_w": 0.0},
+            r"P_w must be a positive number of bits \(16 or more: not quantized\), got 0.0 in row 3 \(",
+        ),
+        ({"P_a": -4.0}, "P_a must be a positive number of bits"),
+        ({"P_kv": "int8"}, "P_kv must be a positive number of bits.*got 'int8'"),
+        ({"P_post": 0.0}, "P_post must be a positive number of bits"),
     ],
 )
 def test_bad_rows_are_named(demo: Any, change: dict[str, object], message: str) -> None:
-    frame = demo.assign(objective="causal")
+    frame = demo.assign(objective="causal").astype(dict.fromkeys(["P_w", "P_a", "P_kv"], object))
     for column, value in change.items():
         frame.loc[frame.index[3], column] = value
     with pytest.raises(ValueError, match=message):
         fit(frame, "neff_free")
+
+
+def test_more_than_16_bits_are_not_quantized(demo: Any, free: Fit) -> None:
+    bits = ["P_w", "P_a", "P_kv", "P_post"]
+    wide = demo.assign(
+        **{c: demo[c].replace(16.0, 32.0) for c in bits[:2]}, P_kv=demo["P_kv"].replace(16.0, 18.5)
+    )
+    again = fit(wide, "neff_free", resamples=400)
+    assert again.sha256 == free.sha256
+    assert again.params == free.params
+    assert (again.rows[bits].to_numpy() <= 16).all()
 
 
 @pytest.mark.parametrize(
