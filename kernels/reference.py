@@ -17,6 +17,8 @@ value per index of a leading member axis; a tensor-wide scale is then one per me
 import torch
 from torch import Tensor
 
+from precisionlaws.kernels.pieces import by_pieces
+
 
 def q_max_of(bits: int) -> int:
     """The largest code of a narrow symmetric integer: 7 for 4 bits."""
@@ -28,6 +30,12 @@ def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor
 
     Raises: ValueError if the last axis is no multiple of `group`.
     """
+    if isinstance(q_max, Tensor):
+        return _fake_quantize(x, q_max, group)
+    return by_pieces(lambda part: _fake_quantize(part, q_max, group), x, group)
+
+
+def _fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
     grouped, limit = _grouped(x, q_max, group)
     s = _scale(grouped, limit)
     # The quotient is a fresh tensor, so all that follows is in place: 4 passes and the maximum.
@@ -38,6 +46,14 @@ def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor
 def scale(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
     """Scale of every group, fp32 (fp64 for fp64): (..., C / group), or (1,) or (E,) for tensors."""
     return _scale(*_grouped(x, q_max, group)).squeeze(-1)
+
+
+def absmax(x: Tensor, group: int | None) -> Tensor:
+    """max|x| of every group, in computing precision: (..., C / group), or (1,) of a tensor."""
+    grouped = split(computing(x), group)
+    if not grouped.numel():
+        return grouped.new_zeros(grouped.shape[:-1])
+    return _row_max(grouped.abs()).squeeze(-1)
 
 
 def codes(x: Tensor, s: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
@@ -51,20 +67,26 @@ def values(q: Tensor, s: Tensor, group: int | None, members: int = 0) -> Tensor:
 
     members: size of the member axis if there is one scale per member (`group=None`).
     """
-    grouped = _split(q.to(s.dtype), group, members)
+    grouped = split(q.to(s.dtype), group, members)
     return (grouped * s.unsqueeze(-1)).view(q.shape)
 
 
 def _grouped(x: Tensor, q_max: float | Tensor, group: int | None) -> tuple[Tensor, float | Tensor]:
     """`x` in computing precision with one group per last axis, and q_max in a shape that meets it."""
     members = q_max.numel() if isinstance(q_max, Tensor) else 0
-    grouped = _split(x if x.dtype == torch.float64 else x.float(), group, members)
+    grouped = split(computing(x), group, members)
     if isinstance(q_max, Tensor):
         q_max = q_max.to(grouped.dtype).view(-1, *[1] * (grouped.dim() - 1))
     return grouped, q_max
 
 
-def _split(x: Tensor, group: int | None, members: int) -> Tensor:
+def computing(x: Tensor) -> Tensor:
+    """`x` in computing precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def split(x: Tensor, group: int | None, members: int = 0) -> Tensor:
+    """One group per last axis. Raises: ValueError if groups do not divide the last axis."""
     if group is None:
         return x.reshape(members or 1, -1)  # (E, values)
     n = x.shape[-1]

@@ -73,20 +73,13 @@ class RunConfig(Spec):
             for role in ("weights", "activations"):
                 located(f"quant.{role}", getattr(self.quant, role).fits, inner, name)
         located("quant.kv", self.quant.kv.fits, self.size.head_dim, "a head")
-        tensor = [
-            r
-            for r in ("activations", "kv")
-            if getattr(getattr(self.quant, r), "granularity", "") == "tensor"
-        ]
-        if (
-            tensor
-            and not getattr(self.quant, tensor[0]).off
-            and None in (self.micro_batch, self.eval_batch)
-        ):
-            raise ConfigError(
-                f"quant.{tensor[0]}.granularity=tensor makes the loss depend on how sequences are batched: "
-                "give micro_batch=... and eval_batch=..."
-            )
+        for role in ("activations", "kv"):
+            format = getattr(self.quant, role)
+            if (spans := format.whole_tensor) and None in (self.micro_batch, self.eval_batch):
+                raise ConfigError(
+                    f"quant.{role}.{spans} makes the loss depend on how sequences are batched: "
+                    "give micro_batch=... and eval_batch=..."
+                )
 
     @functools.cached_property
     def N(self) -> int:

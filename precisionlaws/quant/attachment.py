@@ -227,11 +227,15 @@ def seams(model: nn.Module, names: tuple[str, ...]) -> Iterator[tuple[str, Seam]
 
 
 def fake_quantize(x: Tensor, quantizer: Format | Callable[[Tensor], Tensor]) -> Tensor:
-    """`x` rounded to the numbers of a format: same shape and dtype, straight-through gradient.
+    """`x` rounded to the numbers of a format: same shape and dtype, with the format's gradient.
 
-    Raises: ConfigError if the format's groups do not divide the last axis.
+    Raises: ConfigError if the format's groups do not divide the last axis, or `x` cannot be rounded.
     """
     if isinstance(quantizer, Format):
+        if not x.is_floating_point():
+            raise ConfigError(f"a tensor of floating point is needed, got {x.dtype}")
+        if not x.dim():
+            raise ConfigError("a tensor with axes is needed, got a single number")
         quantizer.fits(x.shape[-1], "the last axis")
         quantizer = quantizer.quantizer()
     return quantizer(x)

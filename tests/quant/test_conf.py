@@ -44,13 +44,14 @@ def test_every_yaml_builds_and_comes_back(path: Path) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_rounds(name: str) -> None:
     node = option("format", name)
-    for bits in [{"bits": b} for b in (3, 8, 16)] if "bits" in node else [{}]:
+    widths = [{"bits": b} for b in (3, 8, 16) if b > (node.get("exponent") or 0)]
+    for bits in widths if "bits" in node else [{}]:
         f = build(node | bits, Format)
         assert isinstance(f, Format)
         x = torch.randn(6, 64, generator=torch.Generator().manual_seed(1), requires_grad=True)
         y = fake_quantize(x, f)
-        assert torch.equal(fake_quantize(y, f), y)
-        assert torch.equal(fake_quantize(-x, f), -y)
+        if not f.off:  # its other laws: test_formats.py
+            assert torch.equal(f.round(y, f.scales(x)), y)
         assert y.requires_grad
         assert f.off == (f.bits == 16) == torch.equal(x, y)
 

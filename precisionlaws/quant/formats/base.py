@@ -1,9 +1,10 @@
 """What every number format answers. A format is which numbers a tensor may hold; torch comes late."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from precisionlaws.config import Spec
+from precisionlaws.config import ConfigError, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Matrix = tuple[str, int, int]  # name, out, in
+
+SCALE_BITS = 16  # a stored scale counts as fp16; training computes with fp32 scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,8 @@ class Format(Spec):
     packing all call them.
     """
 
+    ODD: ClassVar[bool] = True  # Q(-x) = -Q(x)
+
     if TYPE_CHECKING:  # at run time a name here would become the default of the field
         bits: float  # bits per value by the format's name; 16 means not quantized
 
@@ -29,9 +34,24 @@ class Format(Spec):
         """True when values pass unchanged."""
         return self.bits == 16
 
+    @property
+    def whole_tensor(self) -> str:
+        """The setting by which a scale spans a whole tensor, if one does: "granularity=tensor"."""
+        return ""
+
+    def normal(self) -> dict[str, object] | None:
+        return None if self.off else super().normal()
+
+    def stored(self, rows: int, length: int) -> Mapping[str, float]:
+        """Bits of every part of the payload of a matrix: its codes, their scales ..."""
+        raise NotImplementedError
+
     def bits_effective(self, matrices: "Iterable[Matrix]") -> float:
         """Bits per weight over (name, out, in) matrices, their stored scales included."""
-        raise NotImplementedError
+        if self.off:
+            return 16.0
+        sizes = [(out * width, sum(self.stored(out, width).values())) for _, out, width in matrices]
+        return sum(bits for _, bits in sizes) / sum(n for n, _ in sizes)
 
     def fits(self, length: int, what: str) -> None:
         """Raise ConfigError if vectors of `length` along the reduced axis cannot be quantized."""
@@ -47,3 +67,18 @@ class Format(Spec):
     def quantizer(self) -> "Callable[[Tensor], Tensor]":
         """x -> its nearest numbers in the format (same shape and dtype), with a gradient."""
         raise NotImplementedError
+
+
+def group_fits(group: int, length: int, what: str) -> None:
+    """Raises: ConfigError."""
+    if length % group:
+        raise ConfigError(f"group must divide the {length} values of {what}, got {group}")
+
+
+def fixed_width(what: str, place: str, others: str = "") -> str:
+    """The end of the error for `bits` of a format that has no choice of them."""
+    place = place or "quant.weights"
+    other = f" by format@{place}={others}, or" if others else ""
+    return (
+        f": {what}; choose another width{other} by format@{place}=int {place}.bits=... (16 is off)"
+    )

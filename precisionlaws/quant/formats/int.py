@@ -1,30 +1,25 @@
 """Symmetric integers of narrow range, 3 to 15 bits: values q·s with |q| <= 2^(b-1) - 1."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from precisionlaws.config import ConfigError, ranged
-from precisionlaws.quant.formats.base import Format
+from precisionlaws.config import ConfigError
+from precisionlaws.quant.formats.scaled import Scaled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-    from precisionlaws.quant.formats.base import Matrix
-
-SCALE_BITS = 16  # a stored scale counts as fp16; training computes with fp32 scales
+    from precisionlaws.kernels.numbers import Type
 
 
 @dataclass(frozen=True, kw_only=True)
-class Int(Format):
+class Int(Scaled):
     """The maximum of each group is mapped to the largest code. Definition: kernels/reference.py."""
 
     SHORT: ClassVar[str] = "int"
     bits: int  # 3 to 15; 16 = off
-    granularity: Literal["tensor", "row", "group"]  # row: one scale per vector of the reduced axis
-    group: int = ranged(1)  # values per scale, with granularity=group
-    scale: Literal["absmax"]
-    estimator: Literal["ste"]
 
     def rules(self) -> None:
         if self.bits != 16 and not 3 <= self.bits <= 15:
@@ -33,37 +28,10 @@ class Int(Format):
                 "(int2 and ternary are formats of their own)"
             )
 
-    def inactive(self) -> set[str]:
-        return set() if self.granularity == "group" else {"group"}
+    def type(self) -> "Type":
+        from precisionlaws.kernels.numbers import int_type
 
-    def normal(self) -> dict[str, object] | None:
-        return None if self.off else super().normal()
-
-    def bits_effective(self, matrices: "Iterable[Matrix]") -> float:
-        if self.off:
-            return 16.0
-        sizes = [(out * width, self._scale_count(out, width)) for _, out, width in matrices]
-        return self.bits + SCALE_BITS * sum(n for _, n in sizes) / sum(n for n, _ in sizes)
-
-    def _scale_count(self, rows: int, length: int) -> int:
-        if self.granularity == "tensor":
-            return 1
-        return rows * (length // self.group if self.granularity == "group" else 1)
-
-    def fits(self, length: int, what: str) -> None:
-        if not self.off and self.granularity == "group" and length % self.group:
-            raise ConfigError(f"group must divide the {length} values of {what}, got {self.group}")
-
-    def scales(self, x: "Tensor") -> "Tensor":
-        from precisionlaws.kernels import reference
-
-        return reference.scale(x, self._q_max, self._length(x))
-
-    def round(self, x: "Tensor", scales: "Tensor") -> "Tensor":
-        from precisionlaws.kernels import reference
-
-        group = self._length(x)
-        return reference.values(reference.codes(x, scales, self._q_max, group), scales, group)
+        return int_type(self._q_max)
 
     def quantizer(self) -> "Callable[[Tensor], Tensor]":
         from precisionlaws import kernels
@@ -71,15 +39,9 @@ class Int(Format):
 
         if self.off:
             return lambda x: x
-        q_max, length, fake_quantize = self._q_max, self._length, kernels.fake_quantize
+        q_max, length, fake_quantize = self._q_max, self.length, kernels.fake_quantize
         return straight_through(lambda x: fake_quantize(x, q_max, length(x)))
 
     @property
     def _q_max(self) -> int:
         return 2 ** (self.bits - 1) - 1
-
-    def _length(self, x: "Tensor") -> int | None:
-        """Values per scale, as the kernels take it: None is the whole tensor."""
-        if self.granularity == "tensor":
-            return None
-        return self.group if self.granularity == "group" else x.shape[-1]
