@@ -96,15 +96,18 @@ class Block:
             N, D = (self.x[on] * self._scale(v, on) for on in ("N", "D"))
             grad = self.law.base.grad(v, N, D)
             total = grad["loss"] + np.zeros((len(u), 1))
+            inverse = 1 / total
             J = np.zeros((len(u), len(self.params), total.shape[1]))
             scales = [j for j, q in enumerate(self.params) if q.name not in grad]
             for j, q in enumerate(self.params):
                 if q.name in grad:
-                    J[:, j] = grad[q.name] * (v[q.name] if q.link == "log" else 1.0) / total
+                    np.multiply(grad[q.name], inverse, out=J[:, j])
+                    if q.link == "log":
+                        J[:, j] *= v[q.name]
             for on in ("N", "D") if scales else ():
                 if any(on == term.ON for term in self.law.scales):
                     steps = self._scale_slopes(u, v, on, scales)
-                    J[:, scales] += steps[:, :, self.index] * (grad[on] / total)[:, None, :]
+                    J[:, scales] += steps[:, :, self.index] * (grad[on] * inverse)[:, None, :]
             return np.log(total), J
 
     def _scale_slopes(self, u: Array, v: Mapping[str, Any], on: str, scales: list[int]) -> Array:

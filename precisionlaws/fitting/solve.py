@@ -9,6 +9,7 @@ projection), the best starts then descend through decreasing Huber thresholds.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from precisionlaws.laws.base import Array
 STARTS = 16
 PATIENCE = 500  # Gauss-Newton steps: the valley of E and α is long and curved
 SCREENED = 768
+RESCALE = 4  # steps between two scalings: the damping makes up for one that lags
+MET = 1e-4  # two starts this close, in u and relatively in value, are at one place
 NOTHING = 1e-12  # objective per row below which nothing is left to explain: residuals of 1e-6
 FLOATS = 120_000  # floats of one Jacobian chunk: what stays in the L2 cache
 
@@ -47,38 +50,11 @@ def minimise(
 ) -> Solution:
     """Local minima from the rows of `u`; W and y (the block's, unless given) are (n,) or (B, n), bounds (p,) or (B, p)."""
     B, p = u.shape
-    n = len(block.y)
-    W = np.broadcast_to(1.0 if W is None else W, (B, n))
-    y = np.broadcast_to(block.y if y is None else y, (B, n))
+    y = block.y if y is None else y
+    W = np.ones(len(block.y)) if W is None else W
     lo = np.broadcast_to(block.lower if lower is None else lower, (B, p))
     hi = np.broadcast_to(block.upper if upper is None else upper, (B, p))
-    size = max(8, FLOATS // (p * n))
-    parts = [
-        _descend(block, u[s], delta, y[s], W[s], lo[s], hi[s], exact, tol, steps)
-        for s in (slice(i, i + size) for i in range(0, B, size))
-    ]
-    return Solution(
-        **{
-            name: np.concatenate([getattr(q, name) for q in parts])
-            for name in Solution.__dataclass_fields__
-        }
-    )
-
-
-def _descend(
-    block: Block,
-    u: Array,
-    delta: float,
-    y: Array,
-    W: Array,
-    lo: Array,
-    hi: Array,
-    exact: bool,
-    tol: float,
-    steps: int,
-) -> Solution:
     u = np.clip(u, lo, hi)
-    B = len(u)
     out = Solution(
         u=u.copy(),
         value=np.full(B, np.inf),
@@ -87,11 +63,11 @@ def _descend(
     )
     live, damping = np.arange(B), np.full(B, 1e-3)
     rounding = 1e-30 * len(block.y) * max(1.0, float(np.abs(block.y).max()) ** 2)
-    F, g, H, diag = derivatives(block, u, delta, W, exact, y)
+    F, g, H, diag = _evaluate(block, u, delta, W, y, live, exact, True)
     for it in range(steps):
         step, decrement = _step(u, g, H, diag, damping, lo, hi, exact)
         trial = np.clip(u + step, lo, hi)
-        F2, g2, H2, diag2 = derivatives(block, trial, delta, W, exact, y)
+        F2, g2, H2, diag2 = _evaluate(block, trial, delta, W, y, live, exact, it % RESCALE == 0)
         moved = trial - u
         with np.errstate(all="ignore"):
             predicted = -(g * moved).sum(1) - 0.5 * np.einsum("bi,bij,bj->b", moved, H, moved)
@@ -105,7 +81,8 @@ def _descend(
         )
         damping = np.where(damping < 1e-9, 0.0, damping)
         u, g, diag = (
-            np.where(better[:, None], new, old) for new, old in ((trial, u), (g2, g), (diag2, diag))
+            np.where(better[:, None], new, old)
+            for new, old in ((trial, u), (g2, g), (diag if diag2 is None else diag2, diag))
         )
         F, H = np.where(better, F2, F), np.where(better[:, None, None], H2, H)
         stop = small | (damping > 1e10) | (it == steps - 1)
@@ -117,8 +94,28 @@ def _descend(
             if not go.any():
                 break
             live, u, F, g, H, diag = live[go], u[go], F[go], g[go], H[go], diag[go]
-            damping, y, W, lo, hi = damping[go], y[go], W[go], lo[go], hi[go]
+            damping, lo, hi = damping[go], lo[go], hi[go]
     return out
+
+
+def _evaluate(
+    block: Block,
+    u: Array,
+    delta: float,
+    W: Array,
+    y: Array,
+    members: Array,
+    exact: bool,
+    scaling: bool,
+) -> list[Any]:
+    """`derivatives` of some members of the batch, as many at once as the cache holds."""
+    size = max(1, FLOATS // (u.shape[1] * len(block.y)))
+    parts = []
+    for i in range(0, len(u), size):
+        own = members[i : i + size]
+        w, v = (a[own] if a.ndim > 1 and len(a) > 1 else a for a in (W, y))
+        parts.append(derivatives(block, u[i : i + size], delta, w, exact, v, scaling))
+    return [None if a[0] is None else np.concatenate(a) for a in zip(*parts, strict=True)]
 
 
 def _step(
@@ -149,21 +146,30 @@ def _step(
 
 
 def derivatives(
-    block: Block, u: Array, delta: float, W: Array, exact: bool, y: Array | None = None
-) -> tuple[Array, Array, Array, Array]:
-    """Objective, gradient, (Gauss-)Newton Hessian, and the diagonal that scales a step."""
+    block: Block,
+    u: Array,
+    delta: float,
+    W: Array,
+    exact: bool,
+    y: Array | None = None,
+    scaling: bool = True,
+) -> tuple[Array, Array, Array, Any]:
+    """Objective, gradient, (Gauss-)Newton Hessian, and the diagonal that scales a step (None without `scaling`)."""
     f, J = block.jacobian(u)
     with np.errstate(all="ignore"):
         r = (block.y if y is None else y) - f
         psi = np.clip(r, -delta, delta)
-        F = huber(r, W, delta)
-        g = -np.matmul(J, (W * psi)[..., None])[..., 0]
+        weighted = W * psi
+        F = (weighted * (r - 0.5 * psi)).sum(-1)
+        g = -np.matmul(J, weighted[..., None])[..., 0]
         H = np.matmul(J * (W * (psi == r))[:, None, :], J.transpose(0, 2, 1))
-        # Rows beyond δ have no curvature of their own; their majoriser keeps the scaling sane.
-        pull = W * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
-        diag = np.matmul(J * J, pull[..., None])[..., 0]
+        diag = None
+        if scaling:
+            # Rows beyond δ have no curvature of their own; their majoriser keeps the scaling sane.
+            pull = W * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
+            diag = np.matmul(J * J, pull[..., None])[..., 0]
     if exact:
-        H = H - curvature(block, u, W * psi)
+        H = H - curvature(block, u, weighted)
     F = np.where(np.isfinite(F), F, np.inf)
     return F, g, H, diag
 
@@ -182,12 +188,28 @@ def curvature(block: Block, u: Array, c: Array, h: float = 1e-5) -> Array:
 def search(block: Block, delta: float, W: Array | None = None) -> Solution:
     """All starts, best first; `converged` holds at the Newton decrement of the exact Hessian."""
     u = starts(block, W)
+    end = np.arange(len(u))  # start -> its place in u
     for d in thresholds(block, delta):
-        u = minimise(block, u, d, W=W, tol=1e-6, steps=40).u
-    u = minimise(block, u, delta, W=W, tol=1e-9, steps=PATIENCE).u
+        u, end = merged(minimise(block, u, d, W=W, tol=1e-6, steps=40), end)
+    u, end = merged(minimise(block, u, delta, W=W, tol=1e-9, steps=PATIENCE), end)
     found = minimise(block, u, delta, W=W, exact=True, tol=1e-13, steps=120)
-    order = np.argsort(found.value, kind="stable")
+    order = end[np.argsort(found.value[end], kind="stable")]
     return Solution(**{name: getattr(found, name)[order] for name in Solution.__dataclass_fields__})
+
+
+def merged(found: Solution, end: Array) -> tuple[Array, Array]:
+    """Starts that have met go on as one: the distinct places, and which of them each start is at."""
+    places: list[int] = []
+    at = np.empty(len(found.u), int)
+    for i, (u, value) in enumerate(zip(found.u, found.value, strict=True)):
+        near = [
+            k
+            for k, j in enumerate(places)
+            if np.abs(found.u[j] - u).max() < MET and abs(found.value[j] - value) <= MET * value
+        ]
+        at[i] = near[0] if near else len(places)
+        places += [] if near else [i]
+    return found.u[places], at[end]
 
 
 def starts(block: Block, W: Array | None = None) -> Array:
@@ -195,8 +217,16 @@ def starts(block: Block, W: Array | None = None) -> Array:
     W = np.ones(len(block.y)) if W is None else W
     u = screen(block, W)
     with np.errstate(all="ignore"):
-        first = huber(block.y - block.predict(u), W, _coarse(block))
+        first = np.concatenate(
+            [huber(block.y - block.predict(u[s]), W, _coarse(block)) for s in _chunks(block)]
+        )
     return u[np.argsort(np.where(np.isfinite(first), first, np.inf), kind="stable")[:STARTS]]
+
+
+def _chunks(block: Block) -> list[slice]:
+    """The screened points in parts that the cache holds."""
+    size = max(1, FLOATS // (5 * len(block.y)))
+    return [slice(i, i + size) for i in range(0, SCREENED, size)]
 
 
 def screen(block: Block, W: Array) -> Array:
@@ -210,16 +240,8 @@ def screen(block: Block, W: Array) -> Array:
         ends = np.array(q.start) if q.link == "identity" else np.log(q.start)
         u[:, j] = ends[0] + points[:, j] * (ends[1] - ends[0])
     u = np.where([name in block.held for name in names], block.lower, u)
-    basis = _basis(block, u, linear)  # (B, K, n)
     y = np.exp(block.y) if block.kind == "loss" else block.y
-    w = W / y**2 if block.kind == "loss" else W
-    K = basis.shape[1]
-    with np.errstate(all="ignore"):
-        G = np.einsum("bkn,bln,n->bkl", basis, basis, w)
-        h = np.einsum("bkn,n->bk", basis, w * y)
-        d = np.sqrt(np.einsum("bkk->bk", G)) + 1e-300
-        G = np.nan_to_num(G / d[:, :, None] / d[:, None, :]) + 1e-9 * np.eye(K)
-        c = np.linalg.solve(G, np.nan_to_num(h / d)[..., None])[..., 0] / d
+    c = np.concatenate([_linear(block, u[s], linear, y, W) for s in _chunks(block)])
     solved = {block.params[j].name: c[:, k] for k, j in enumerate(linear)}
     if block.kind == "loss" and hasattr(block.law.base, "rescale"):
         with np.errstate(all="ignore"):
@@ -234,19 +256,34 @@ def screen(block: Block, W: Array) -> Array:
     return np.clip(u, block.lower, block.upper)
 
 
+def _linear(block: Block, u: Array, linear: list[int], y: Array, W: Array) -> Array:
+    """Least-squares coefficients (B, K) of what `_basis` gives, of relative error for losses."""
+    basis = _basis(block, u, linear)  # (B, K, n)
+    w = W / y**2 if block.kind == "loss" else W
+    with np.errstate(all="ignore"):
+        weighted = basis * w
+        G = np.matmul(weighted, basis.transpose(0, 2, 1))
+        h = np.matmul(weighted, y)
+        d = np.sqrt(np.einsum("bkk->bk", G)) + 1e-300
+        G = np.nan_to_num(G / d[:, :, None] / d[:, None, :]) + 1e-9 * np.eye(basis.shape[1])
+        return np.linalg.solve(G, np.nan_to_num(h / d)[..., None])[..., 0] / d
+
+
 def _basis(block: Block, u: Array, linear: list[int]) -> Array:
     """What multiplies each linear coefficient, and last the rest if the base can rescale it, (B, K, n)."""
     out, rest = [], []
     with np.errstate(all="ignore"):
         v = block.values(u)
         none = {**v, **{block.params[j].name: np.zeros((len(u), 1)) for j in linear}}
-        if block.kind == "loss" and hasattr(block.law.base, "rescale"):
-            rest = [_raw(block)(none) + np.zeros((len(u), len(block.y)))]
+        base, zeros = block.law.base, np.zeros((len(u), len(block.y)))
+        if block.kind == "loss" and hasattr(base, "rescale"):
+            rest = [_raw(block)(none) + zeros]
+        elif block.kind == "loss" and hasattr(base, "grad"):
+            grad = base.grad(none, *(block.x[on] * block._scale(v, on) for on in ("N", "D")))
+            return np.stack([grad[block.params[k].name] + zeros for k in linear], 1)
         for k in linear:
             unit = {**none, block.params[k].name: np.ones((len(u), 1))}
-            out.append(
-                _raw(block)(unit) + np.zeros((len(u), len(block.y))) - (rest[0] if rest else 0)
-            )
+            out.append(_raw(block)(unit) + zeros - (rest[0] if rest else 0))
     return np.stack([*out, *rest], 1)
 
 

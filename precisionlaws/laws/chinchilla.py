@@ -36,7 +36,9 @@ def params(x: dict[str, Array]) -> tuple[Param, ...]:
 
 
 def loss(p: Params, N: Any, D: Any) -> Any:
-    return p["A"] * N ** -p["alpha"] + p["B"] * D ** -p["beta"] + p["E"]
+    # An exponential is several times faster than a power.
+    n, d = np.exp(-p["alpha"] * np.log(N)), np.exp(-p["beta"] * np.log(D))
+    return p["A"] * n + p["B"] * d + p["E"]
 
 
 def grad(p: Params, N: Any, D: Any) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def grad(p: Params, N: Any, D: Any) -> dict[str, Any]:
     by_N, by_D = -p["alpha"] * An, -p["beta"] * Bd
     return {
         "loss": An + Bd + p["E"], "A": n, "alpha": -An * log_N, "B": d, "beta": -Bd * log_D,
-        "E": np.ones_like(n), "N": by_N, "D": by_D,
+        "E": 1.0, "N": by_N, "D": by_D,
     }  # fmt: skip
 
 
