@@ -200,73 +200,71 @@ def listed(folder: str | Path) -> set[str]:
         return set()
 
 
-def load(path: str | Path, columns: Mapping[str, str] | None = None) -> "pd.DataFrame":
-    """A store, CSV or parquet file as one frame: a row per point, columns as in `COLUMNS`, then dotted ones.
+def load(
+    path: str | Path, columns: Mapping[str, str] | None = None, table: str | None = None
+) -> "pd.DataFrame":
+    """A store, CSV, parquet or JSON file as one frame: a row per point, columns as in `COLUMNS`, then dotted ones.
 
-    columns: {frame name: name in the file}. Columns that a file lacks take their neutral value, except
-    those without one (N, D, loss ...), which stay absent.
+    columns: {frame name: name in the file, or arithmetic of columns}. table: the recipe of a known public
+    table (conf/table). Columns that a file lacks take their neutral value, except those without one (N, D,
+    loss ...), which stay absent.
     Raises: ConfigError when there is nothing to read.
     """
 
+    from precisionlaws import tables
+
     path = Path(path)
+    known = tables.recipe(table) if table else None
     if path.is_dir():
         from precisionlaws import cached
 
         frame = cached.frame(Store(path))
         if frame.empty:
             raise ConfigError(f"store {str(path)!r} holds no finished run")
+    elif known and not path.exists():
+        raise ConfigError(f"{str(path)!r} does not exist; {known.where_to_get()}")
     else:
-        frame = read_table(path)
-    for name, source in (columns or {}).items():
-        if source not in frame:
-            raise ConfigError(
-                f"{path} has no column {source!r}; it has {', '.join(map(str, frame.columns))}"
-            )
-        frame[name] = frame[source]
+        frame = tables.read(path)
+    if known:
+        if path.is_dir():
+            raise ConfigError(f"{str(path)!r} is a folder; {known.where_to_get()}")
+        frame = tables.apply(frame, known, path)
+    frame = tables.mapped(frame, columns or {}, path)
     return complete(frame)
-
-
-def read_table(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    if not path.exists():
-        raise ConfigError(
-            f"{str(path)!r} does not exist; a store, a CSV or a parquet file is wanted"
-        )
-    try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as a table: {str(error).splitlines()[0]}"
-        ) from None
 
 
 def complete(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Absent columns at their neutral value, known ones first; numbers as numbers."""
-    import pandas as pd
-
+    said = frame.attrs
     frame = frame.drop(columns=["schema"], errors="ignore")
     for name, (value, _) in COLUMNS.items():
         known = not (value == "" or (isinstance(value, float) and math.isnan(value)))
         if name not in frame and known:
             frame[name] = value
         elif name in frame and isinstance(value, float):
-            try:
-                frame[name] = pd.to_numeric(frame[name])
-            except (ValueError, TypeError):
-                raise ConfigError(
-                    f"column {name!r} must hold numbers{odd_one(frame[name])}"
-                ) from None
+            frame[name] = numbers(frame, name)
             if known:
                 frame[name] = frame[name].fillna(value)
     first = [c for c in COLUMNS if c in frame]
-    return frame.filter(first + sorted(c for c in frame if c not in COLUMNS))
+    frame = frame.filter(first + sorted(c for c in frame if c not in COLUMNS))
+    frame.attrs = said
+    return frame
 
 
-def odd_one(values: Any) -> str:
-    """Where the first value stands that is no number."""
+def numbers(frame: "pd.DataFrame", name: str) -> Any:
+    """A column of whole numbers or floats. Raises: ConfigError naming the first cell that is neither."""
     import pandas as pd
 
-    bad: Any = pd.to_numeric(values, errors="coerce")
-    bad = bad.isna() & values.notna()
-    return f", got {values[bad].iloc[0]!r} in row {values[bad].index[0]}" if bad.any() else ""
+    from precisionlaws.tables import cell, place
+
+    column = frame[name]
+    if column.dtype in ("int64", "float64"):
+        return column
+    found: Any = pd.to_numeric(column, errors="coerce")
+    bad = (found.isna() & column.notna()) | column.map(lambda v: isinstance(v, bool))
+    if bad.any():
+        row = bad.idxmax()
+        raise ConfigError(
+            f"column {name!r} must hold numbers, got {cell(column[row])} in {place(frame, row)}"
+        )
+    return found.astype(float)

@@ -1,4 +1,5 @@
-"""`--where "P_w <= 4 and optim.lr > 1e-3"`: a filter of frame rows, parsed and never evaluated as code."""
+"""`--where "P_w <= 4 and optim.lr > 1e-3"` filters rows, `D = flops / (6 * N)` makes a column: parsed and
+never evaluated as code."""
 
 import ast
 import operator
@@ -17,6 +18,14 @@ COMPARE = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
+COMPUTE = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+LONGEST = 1000  # characters: what is deeper than that exhausts the parser
 
 
 def where(frame: "pd.DataFrame", text: str) -> "pd.DataFrame":
@@ -24,14 +33,51 @@ def where(frame: "pd.DataFrame", text: str) -> "pd.DataFrame":
 
     Raises: ConfigError for anything else, and for a column that the frame lacks.
     """
-    try:
-        tree = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        raise ConfigError(
-            f"--where {text!r} cannot be read; write e.g. 'P_w <= 4 and seed == 0'"
-        ) from None
+    tree = parsed(text)
+    if tree is None:
+        raise ConfigError(f"--where {text!r} cannot be read; write e.g. 'P_w <= 4 and seed == 0'")
     mask = Filter(frame, text).condition(tree)
-    return frame.loc[mask].reset_index(drop=True)
+    return frame.loc[mask]
+
+
+def parsed(text: str) -> ast.expr | None:
+    """None where Python cannot read it."""
+    try:
+        return ast.parse(text, mode="eval").body if len(text) <= LONGEST else None
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+
+
+def arithmetic(frame: "pd.DataFrame", text: str) -> Any:
+    """A column computed from others and numbers with + - * / ** and brackets, as floats.
+
+    Raises: ConfigError for anything else, for a column that the frame lacks, and for one without numbers.
+    """
+    import numpy as np
+    import pandas as pd
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.BinOp) and type(node.op) in COMPUTE:
+            return COMPUTE[type(node.op)](value(node.left), value(node.right))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -value(node.operand)
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return np.float64(node.value)
+        if not isinstance(node, (ast.Name, ast.Attribute)):
+            raise ConfigError(f"{text!r}: {ast.unparse(node)!r} is not arithmetic of columns")
+        name = ast.unparse(node)
+        if name not in frame:
+            raise ConfigError(f"{text!r}: no column {name!r}{nearest(name, frame.columns)}")
+        try:
+            return pd.to_numeric(frame[name]).astype(float)
+        except (ValueError, TypeError):
+            raise ConfigError(f"{text!r}: column {name!r} holds text") from None
+
+    tree = parsed(text)
+    if tree is None:
+        raise ConfigError(f"{text!r} cannot be read; write arithmetic such as 'flops / (6 * N)'")
+    with np.errstate(all="ignore"):
+        return value(tree)
 
 
 class Filter:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from precisionlaws.config import ConfigError
-from precisionlaws.where import where
+from precisionlaws.where import LONGEST, arithmetic, where
 
 FRAME = pd.DataFrame(
     {
@@ -31,7 +31,7 @@ FRAME = pd.DataFrame(
     ],
 )
 def test_rows(text: str, rows: list[int]) -> None:
-    expected = FRAME.iloc[rows].reset_index(drop=True)
+    expected = FRAME.iloc[rows]  # rows keep their numbers
     pd.testing.assert_frame_equal(where(FRAME, text), expected)
 
 
@@ -58,3 +58,41 @@ def test_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         where(FRAME, text)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("seed + 1", [1.0, 2.0, 1.0, 1.0]),
+        ("6 * P_w / (2 - seed)", [9.0, 24.0, 48.0, 12.0]),
+        ("-optim.lr * 1e1", [-1.0, -2.0, -1.0, -3.0]),
+        ("P_w ** 2 - 9", [0.0, 7.0, 247.0, 7.0]),
+    ],
+)
+def test_arithmetic(text: str, values: list[float]) -> None:
+    assert list(arithmetic(FRAME, text)) == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("__import__('os').system('true')", "is not arithmetic of columns"),
+        ("P_w if seed else 1", "is not arithmetic of columns"),
+        ("P_w << 3", "is not arithmetic of columns"),
+        ("P_w * True", "is not arithmetic of columns"),
+        ("P_w.__class__", "no column 'P_w.__class__'"),
+        ("P_q * 2", "no column 'P_q'; did you mean 'P_w'?"),
+        ("arch * 2", "column 'arch' holds text"),
+        ("P_w *", "cannot be read"),
+        ("-" * LONGEST + "P_w", "cannot be read"),
+        ("(" * 500 + "P_w" + ")" * 500, "cannot be read"),
+    ],
+)
+def test_other_arithmetic_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        arithmetic(FRAME, text)
+    assert message in str(caught.value)
+
+
+def test_a_tower_of_powers_is_a_float() -> None:
+    assert arithmetic(FRAME, "P_w * 9 ** 9 ** 9 ** 9").tolist() == [float("inf")] * 4

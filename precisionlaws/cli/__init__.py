@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from precisionlaws.cli import bench, config, fit, plan, plot, quantize, runs, sweep, train
+from precisionlaws.cli.shared import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,11 +53,14 @@ def main() -> None:
     except (ValueError, OSError) as error:  # ConfigError is a ValueError
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         if debug:
             raise
         text = " ".join(str(error).split())
-        print(f"error: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
+        print(
+            f"error: {type(error).__name__}: {printable(text)} (--debug shows where)",
+            file=sys.stderr,
+        )
         sys.exit(1)

@@ -36,8 +36,12 @@ def list_(
 
 @app.command()
 def show(overrides: Overrides = None) -> None:
-    """The run that the overrides describe: every field, its name, its counts."""
+    """The run that the overrides describe: every field, its name, its counts. table=NAME: a public table."""
     import yaml
+
+    if overrides and overrides[0].startswith("table="):
+        print(table(overrides[0].removeprefix("table=")))
+        return
 
     from precisionlaws.config import plain
     from precisionlaws.models.count import counts
@@ -51,3 +55,13 @@ def show(overrides: Overrides = None) -> None:
         f"# N {count.N:,}  N_head {count.N_head:,}  N_emb {count.N_emb:,}  D {run.D:,} = {run.steps:,} steps"
     )
     print(f"# of {run.batch:,} tokens, peak learning rate {run.optimizer.lr:g}")
+
+
+def table(name: str) -> str:
+    """The recipe of a public table, and how to use it."""
+    from precisionlaws.tables import CONF, recipe
+
+    known = recipe(name)
+    text = (CONF / f"{name}.yaml").read_text()
+    file = known.url.rpartition("/")[2]
+    return f"{text}# fetch it by hand, then: precisionlaws fit {file} --table {name}"

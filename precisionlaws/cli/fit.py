@@ -5,19 +5,23 @@ from typing import Annotated, Any
 
 import typer
 
-from precisionlaws.cli.shared import Json, Out, pairs, print_json
+from precisionlaws.cli.shared import Json, Out, pairs, print_json, printable
 
 
 def command(
-    data: Annotated[Path, typer.Argument(help="A store, CSV or parquet file.")],
+    data: Annotated[Path, typer.Argument(help="A store, CSV, parquet or JSON file.")],
     law: Annotated[
         str, typer.Option("--law", help="Laws with commas between (config list law).")
     ] = "chinchilla",
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Names in the file: N=params,D=tokens,loss=val_loss.", show_default=False
+            help="Names in the file, or arithmetic: N=params,D=flops/(6*N).", show_default=False
         ),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(help="A known public table (config list table).", show_default=False),
     ] = None,
     where: Annotated[
         str | None, typer.Option(help="Only rows that satisfy this, e.g. 'P_w >= 4'.")
@@ -47,7 +51,7 @@ def command(
     from precisionlaws.where import where as rows
 
     laws = [known(name) for name in law.split(",")]
-    frame = load(data, pairs(columns, "--columns"))
+    frame = load(data, pairs(columns, "--columns"), table)
     frame = frame if where is None else rows(frame, where)
     if compare:
         table = compare_laws(frame, laws)
@@ -77,10 +81,10 @@ def command(
             codec.loads(f.to_json()) | ({"truth": said} if said else {})
             for f, said in zip(fits, known_entropy, strict=True)
         ]
-        print_json(parsed[0] if len(parsed) == 1 else parsed)
+        print_json({"fits": parsed})
     else:
         reports = zip((f.summary() for f in fits), known_entropy, strict=True)
-        print("\n\n".join("\n".join(filter(None, report)) for report in reports))
+        print(printable("\n\n".join("\n".join(filter(None, report)) for report in reports)))
     if not all(f.certified for f in fits):
         raise typer.Exit(3)
 

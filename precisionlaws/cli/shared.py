@@ -43,3 +43,10 @@ def pairs(text: str | None, option: str) -> dict[str, str]:
             raise ValueError(f"{option} takes NAME=VALUE pairs with commas between, got {part!r}")
         out[name.strip()] = value.strip()
     return out
+
+
+def printable(text: str) -> str:
+    """Lines without what a foreign table may hold to move the cursor or colour the terminal."""
+    return "\n".join(
+        "".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.split("\n")
+    )

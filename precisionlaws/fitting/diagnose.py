@@ -48,7 +48,9 @@ def certify(block: Block, found: Solution, delta: float) -> Certificate:
     floor = NOTHING * n
     low, high = u[0] <= block.lower, u[0] >= block.upper
     free = ~((low & (g >= 0)) | (high & (g <= 0)))
-    s = 1 / np.sqrt(np.maximum(np.abs(np.diag(H)[free]), 1e-300))
+    d = np.abs(np.diag(H)[free])
+    # A parameter without any effect has a curvature of rounding errors, which must not be scaled up.
+    s = 1 / np.sqrt(np.maximum(d, 1e-14 * d.max(initial=0.0) + 1e-300))
     scaled = H[np.ix_(free, free)] * s[:, None] * s
     ev, V = np.linalg.eigh(scaled) if free.any() else (np.ones(0), np.ones((0, 0)))
     t = V.T @ (g[free] * s)
@@ -99,7 +101,8 @@ def one_cluster(block: Block, u: Array, cluster: Array) -> tuple[str, ...]:
     """Parameters that the rows of a single cluster speak of: no other cluster can tell their error."""
     J = block.jacobian(u[None])[1][0]
     touched = np.abs(J) > 1e-12 * np.abs(J).max(1, keepdims=True)
-    return tuple(block.params[j].name for j in block.own if len(np.unique(cluster[touched[j]])) < 2)
+    few = (j for j in block.own if not touched[j].any() or np.ptp(cluster[touched[j]]) == 0)
+    return tuple(block.params[j].name for j in few)
 
 
 def design_gaps(block: Block) -> list[str]:

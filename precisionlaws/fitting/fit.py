@@ -22,6 +22,7 @@ from precisionlaws.laws.base import BITS, OFF, ROLES, Array, columns
 if TYPE_CHECKING:
     import pandas as pd
 
+LEVEL = 0.95  # of the intervals in JSON
 SMOOTH = 1e-6  # least absolute deviations is Huber's loss with this threshold
 THRESHOLD = 1.345  # Huber's threshold in units of sd, for δ (95% efficient under Gaussian noise)
 PASSES = 5  # of δ and its noise, each given the other
@@ -122,7 +123,12 @@ class Fit:
         return summary(self)
 
     def to_json(self) -> str:
-        """Everything needed to plan and to plot; floats round-trip exactly."""
+        """Everything needed to plan and to plot; floats round-trip exactly.
+
+        Among it `intervals`: {name: [low, high]} at `level`, of parameters and of what `derived` holds.
+        """
+        from precisionlaws.fitting.summary import derived
+
         out = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
@@ -130,7 +136,18 @@ class Fit:
         }
         for name in ("objective", "certificate", "penalty_objective", "penalty_certificate"):
             out[name] = None if out[name] is None else asdict(out[name])
-        out["law"] = self.law.name
+        names = [*self.params, *(name for name, _ in derived(self) if name not in self.params)]
+        out |= {
+            "law": self.law.name,
+            "n": self.objective.n,
+            "method": self.intervals,
+            "level": LEVEL,
+        }
+        out["intervals"] = {
+            name: [end if np.isfinite(end) else None for end in self.interval(name, LEVEL)]
+            for name in names
+        }
+        out["derived"] = {n: self.quantity(n)[0] for n in names if n not in self.params}
         out["sensitivity"] = [asdict(v) for v in self.sensitivity]
         out["samples"] = {k: v.tolist() for k, v in self.samples.items()}
         for name in ("rows", "delta_rows"):
@@ -144,6 +161,10 @@ class Fit:
         import pandas as pd
 
         out = json.loads(text)
+        if isinstance(out, dict) and "fits" in out:
+            if len(out["fits"]) != 1:
+                raise ValueError(f"this JSON holds {len(out['fits'])} fits; one is wanted")
+            out = out["fits"][0]
         if not isinstance(out, dict) or "law" not in out or "samples" not in out:
             raise ValueError(
                 "this JSON is not a fit: it has no law and samples; `precisionlaws fit -o` writes one"
@@ -163,7 +184,8 @@ class Fit:
         out["left_out"] = tuple((why, n) for why, n in out["left_out"])
         for name in ("one_cluster", "warnings"):
             out[name] = tuple(out[name])
-        return cls(**{**out, "law": law})
+        out["intervals"] = out["method"]
+        return cls(**{k: v for k, v in out.items() if k in cls.__dataclass_fields__} | {"law": law})
 
 
 def fit(
@@ -200,10 +222,15 @@ def fit(
         pair, second, noise = _fit_delta(law, rows, base, found[0], thresholds[1], find)
         blocks, tables, found = [*blocks, pair], [*tables, rows.delta], [*found, second]
     solved = tuple(
-        resample.Solved(
-            block=b, u=s.u[0], delta=t, cluster=table["family"].to_numpy(str), run=_runs(table)
+        resample.Solved(block=b, u=s.u[0], delta=t, cluster=c, run=r)
+        for b, s, t, c, r in zip(
+            blocks,
+            found,
+            thresholds,
+            _codes(tables, "family"),
+            _codes(tables, "run_id"),
+            strict=True,
         )
-        for b, s, t, table in zip(blocks, found, thresholds, tables, strict=True)
     )
     draws = resample.draw(solved, intervals, resamples, seed)
     params, samples = {}, {}
@@ -329,8 +356,15 @@ def _objective(text: str, s: resample.Solved, loss: str) -> Objective:
     )
 
 
-def _runs(table: Any) -> Array:
-    return table["run_id"].to_numpy(str) if "run_id" in table else np.arange(len(table)).astype(str)
+def _codes(tables: list[Any], column: str) -> list[Array]:
+    """The values of a column as numbers, the same in every table; row numbers where a table lacks it."""
+    import pandas as pd
+
+    if any(column not in table for table in tables):
+        return [np.arange(len(table)) for table in tables]
+    joined = pd.concat([table[column].astype(str) for table in tables])
+    codes = pd.factorize(joined, sort=True)[0]
+    return np.split(codes, np.cumsum([len(table) for table in tables])[:-1])
 
 
 def _check(loss: str, delta: float, intervals: str, resamples: int, solver: str) -> None:

@@ -6,6 +6,9 @@ family   clusters of (architecture, size, data, seed), whose members share initi
 run      bootstrap of runs: right only if runs are independent.
 wald     sandwich of the objective's curvature: right only if rows are independent.
 
+With so many rows that refits would take minutes, one Newton step from the minimum stands for each refit
+of the jackknife, of families or of runs, and its covariance for the draws.
+
 Draws are joint over all blocks, so that any function of the parameters can be pushed through them. A
 jackknife draw is a random combination of the refits' deviations, taken in the fitted values, which the
 data determine, and then turned into the parameters that make those values: a straight line in parameters
@@ -28,6 +31,10 @@ from precisionlaws.laws.base import Array
 FEW = 20  # clusters: below, jackknife; above, bootstrap
 LANDING = 6  # Newton steps from a combination of parameters to the combination of fitted values
 GOOD = 1e-4  # Newton decrement relative to the objective: a refit is done, statistically
+MOST = 20_000_000  # draws × rows that are refitted
+SMALL = (
+    1000  # clusters: above, leaving one out changes the curvature by less than intervals are worth
+)
 METHODS = ("family", "run", "wald")
 
 
@@ -48,8 +55,8 @@ class Solved:
     block: Block
     u: Array  # (p,)
     delta: float
-    cluster: Array  # (n,) of str
-    run: Array  # (n,) of str
+    cluster: Array  # (n,) of int
+    run: Array  # (n,) of int
 
 
 def draw(solved: tuple[Solved, ...], method: str, resamples: int, seed: int) -> Draws:
@@ -59,6 +66,8 @@ def draw(solved: tuple[Solved, ...], method: str, resamples: int, seed: int) -> 
     rng = np.random.default_rng(seed)
     if method == "wald":
         return _wald(solved, resamples, rng)
+    if resamples * max(len(s.run) for s in solved) > MOST:
+        return _one_step(solved, method, resamples, rng)
     if method == "run":
         return _bootstrap(solved, [s.run for s in solved], resamples, rng, inflate=False)
     labels = [s.cluster for s in solved]
@@ -134,6 +143,69 @@ def _bootstrap(
     return Draws(u=tuple(out), method=method, clusters=G, converged=float(np.mean(ok)))
 
 
+def _one_step(
+    solved: tuple[Solved, ...], unit: str, resamples: int, rng: np.random.Generator
+) -> Draws:
+    labels = [s.cluster if unit == "family" else s.run for s in solved]
+    names = np.unique(np.concatenate(labels))
+    if len(names) == 1:
+        labels = [s.run for s in solved]
+        names = np.unique(np.concatenate(labels))
+    G = len(names)
+    out: list[Array] = []
+    for s, label in zip(solved, labels, strict=True):
+        free, H, scores = _scores(s, np.searchsorted(names, label), G)
+        steps = np.zeros((G, len(s.u)))
+        steps[:, free] = -np.linalg.solve(H, scores[..., None])[..., 0]
+        cov = steps.T @ steps * (G - 1) / G
+        out.append(_gaussian(s, cov, G - 1, resamples, rng, solved[0].block, out))
+    method = (
+        f"one-step jackknife of {G:,} {'families' if unit == 'family' else 'runs'} (CR3): {len(solved[0].run):,} rows are "
+        f"too many for {resamples:,} refits"
+    )
+    return Draws(u=tuple(out), method=method, clusters=G, converged=1.0)
+
+
+def _scores(s: Solved, label: Array, G: int) -> tuple[Array, Array, Array]:
+    """Free parameters, and without each cluster: curvature (G or 1, p, p) and gradient (G, p)."""
+    J = s.block.jacobian(s.u[None])[1][0]
+    r = s.block.y - s.block.predict(s.u[None])[0]
+    psi = np.clip(r, -s.delta, s.delta)
+    free = np.flatnonzero((s.u > s.block.lower) & (s.u < s.block.upper))
+    W = np.ones((1, len(r)))
+    H = derivatives(s.block, s.u[None], s.delta, W, True)[2][:, free[:, None], free]
+    H = H + 1e-10 * np.eye(len(free)) * np.abs(np.einsum("bii->bi", H))[:, None, :]
+    J = J[free]
+    scores = np.stack([np.bincount(label, row * psi, G) for row in J], 1)
+    if G <= SMALL:
+        inside = (psi == r).astype(float)
+        own = [[np.bincount(label, a * b * inside, G) for b in J] for a in J]
+        H = H - np.array(own).transpose(2, 0, 1)
+    return free, H, scores
+
+
+def _gaussian(
+    s: Solved,
+    cov: Array,
+    freedom: int,
+    resamples: int,
+    rng: np.random.Generator,
+    first: Block,
+    done: list[Array],
+) -> Array:
+    """Draws of Student's t with this covariance, inside the bounds."""
+    ev, V = np.linalg.eigh(cov)
+    z = rng.standard_normal((resamples, len(s.u)))
+    z /= np.sqrt(rng.chisquare(freedom, (resamples, 1)) / freedom)
+    own = s.u + (z * np.sqrt(np.maximum(ev, 0))) @ V.T
+    if s.block.held:  # what the first block's error does to the second's minimum
+        start = np.repeat(s.u[None], resamples, 0)
+        own = (
+            own + minimise(s.block, start, s.delta, **_box(s.block, first, done, resamples)).u - s.u
+        )
+    return _inside(s.block, own)
+
+
 def _wald(solved: tuple[Solved, ...], resamples: int, rng: np.random.Generator) -> Draws:
     out = []
     for s in solved:
@@ -148,16 +220,7 @@ def _wald(solved: tuple[Solved, ...], resamples: int, rng: np.random.Generator) 
         cov = np.zeros((len(s.u), len(s.u)))
         bread = np.linalg.pinv(H[np.ix_(free, free)], hermitian=True)
         cov[np.ix_(free, free)] = bread @ meat[np.ix_(free, free)] @ bread
-        ev, V = np.linalg.eigh(cov)
-        z = rng.standard_normal((resamples, len(s.u))) / np.sqrt(
-            rng.chisquare(max(n - p, 1), (resamples, 1)) / max(n - p, 1)
-        )
-        own = s.u + (z * np.sqrt(np.maximum(ev, 0))) @ V.T
-        if s.block.held:  # what the first block's error does to the second's minimum
-            start = np.repeat(s.u[None], resamples, 0)
-            box = _box(s.block, solved[0].block, out, resamples)
-            own = own + minimise(s.block, start, s.delta, **box).u - s.u
-        out.append(_inside(s.block, own))
+        out.append(_gaussian(s, cov, max(n - p, 1), resamples, rng, solved[0].block, out))
     return Draws(
         u=tuple(out),
         method="sandwich of independent rows (Wald)",

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from precisionlaws.fitting.comparable import check
+from precisionlaws.fitting.hygiene import needed, suspicions
 from precisionlaws.laws.base import BITS, OFF, Array, Law
+from precisionlaws.tables import place
 
 Table = Any  # a DataFrame: what pandas annotates as unions no checker can narrow
 NEUTRAL: Mapping[str, Any] = {
@@ -43,6 +45,8 @@ class Rows:
 
 def select(frame: Table, law: Law) -> Rows:
     """The rows that `law` speaks of, checked."""
+    import pandas as pd
+
     if len(frame) == 0:
         raise ValueError("the frame is empty: there is nothing to fit")
     _require(frame, ("N", "D", "loss"), law)
@@ -52,7 +56,8 @@ def select(frame: Table, law: Law) -> Rows:
         raise ValueError(
             f"losses of different objectives ({kinds}) are not comparable: choose one of them"
         )
-    left_out: list[tuple[str, int]] = []
+    left_out: list[tuple[str, int]] = [(why, n) for why, n in frame.attrs.get("left_out", ())]
+    warnings = [*frame.attrs.get("warnings", ()), *warnings]
     table = _keep(table, table["status"] == "finished", "status is not finished", left_out)
     table = _keep(
         table,
@@ -79,26 +84,33 @@ def select(frame: Table, law: Law) -> Rows:
             f"P_post < {least:g}: outside the regime of the term",
             left_out,
         )
+    known, said = needed(loss)
+    loss = _keep(loss, known, "N, D or loss is missing", left_out)
+    warnings += said
     _positive(loss, "loss")
     for part in (loss, delta):
-        _positive(part, "N")
-        _positive(part, "D")
+        for column in ("N", "D", *BITS):
+            _positive(part, column)
     if law.paired:
         _finite(delta, "delta_ptq")
         _one_method(delta)
     read = frozenset(s for t in law.terms for s in getattr(t, "SETTINGS", ()))
     warnings += check(loss, delta, read) + _mixed_exec(table)
+    warnings += suspicions(loss)
     merged: dict[str, int] = {}
     for why, n in left_out:
         merged[why] = merged.get(why, 0) + n
     both = (compact(loss, law), compact(delta, law))
-    sha = hashlib.sha256("".join(part.to_csv(index=False) for part in both).encode()).hexdigest()
+    sha = hashlib.sha256()
+    for part in both:
+        sha.update(",".join(map(str, part.columns)).encode())
+        sha.update(pd.util.hash_pandas_object(part, index=False).to_numpy().tobytes())
     return Rows(
         loss=both[0],
         delta=both[1],
         left_out=tuple(merged.items()),
         warnings=tuple(warnings),
-        sha256=sha,
+        sha256=sha.hexdigest(),
     )
 
 
@@ -115,7 +127,9 @@ def centre(table: Table) -> dict[str, float]:
 
 
 def _filled(frame: Table) -> tuple[Table, list[str]]:
-    table, warnings = frame.reset_index(drop=True), []
+    # Rows keep their numbers, so that a message names the row of the file.
+    table = frame.copy(deep=False) if frame.index.is_unique else frame.reset_index(drop=True)
+    warnings = []
     for column, value in NEUTRAL.items():
         table[column] = table[column].fillna(value) if column in table else value
     for column in BITS:
@@ -123,7 +137,7 @@ def _filled(frame: Table) -> tuple[Table, list[str]]:
     lacking = table["family"].isna() | (table["family"] == "") if "family" in table else True
     if np.any(lacking):
         source = "run_id" if "run_id" in table and table["run_id"].notna().all() else None
-        name = table[source].astype(str) if source else [f"row {i}" for i in range(len(table))]
+        name = table[source].astype(str) if source else "row " + table.index.astype(str)
         table["family"] = np.where(lacking, name, table.get("family", ""))
         unit = "run" if source else "row"
         warnings.append(
@@ -162,13 +176,14 @@ def _require(frame: Table, names: tuple[str, ...], law: Law) -> None:
     if missing:
         have = ", ".join(map(str, frame.columns))
         raise ValueError(
-            f"{law.full_name} needs the column(s) {', '.join(missing)}; the frame has {have}"
+            f"{law.full_name} needs the column(s) {', '.join(missing)}; the frame has {have} "
+            f"(name yours: --columns {missing[0]}=...)"
         )
 
 
 def _where(table: Table, mask: Array) -> str:
-    row = table[mask].iloc[0]
-    return f"row {row.name}" + (f" ({row['run_id']})" if "run_id" in table else "")
+    row = table.index[np.argmax(mask)]
+    return place(table, row) + (f" ({table.loc[row, 'run_id']})" if "run_id" in table else "")
 
 
 def _positive(table: Table, column: str) -> None:

@@ -8,7 +8,7 @@ projection), the best starts then descend through decreasing Huber thresholds.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from precisionlaws.laws.base import Array
 STARTS = 16
 PATIENCE = 500  # Gauss-Newton steps: the valley of E and α is long and curved
 SCREENED = 768
+THIN = 20_000  # rows: with more, starts descend on so many of them
+POLISHED = 3  # places that then descend on all
 RESCALE = 4  # steps between two scalings: the damping makes up for one that lags
 MET = 1e-4  # two starts this close, in u and relatively in value, are at one place
 NOTHING = 1e-12  # objective per row below which nothing is left to explain: residuals of 1e-6
@@ -187,6 +189,8 @@ def curvature(block: Block, u: Array, c: Array, h: float = 1e-5) -> Array:
 
 def search(block: Block, delta: float, W: Array | None = None) -> Solution:
     """All starts, best first; `converged` holds at the Newton decrement of the exact Hessian."""
+    if len(block.y) > THIN:
+        return _search_thinned(block, delta, W)
     u = starts(block, W)
     end = np.arange(len(u))  # start -> its place in u
     for d in thresholds(block, delta):
@@ -195,6 +199,35 @@ def search(block: Block, delta: float, W: Array | None = None) -> Solution:
     found = minimise(block, u, delta, W=W, exact=True, tol=1e-13, steps=120)
     order = end[np.argsort(found.value[end], kind="stable")]
     return Solution(**{name: getattr(found, name)[order] for name in Solution.__dataclass_fields__})
+
+
+def _search_thinned(block: Block, delta: float, W: Array | None) -> Solution:
+    """Starts descend on some rows; the best places they reach descend on all."""
+    rows = _thinned(block)
+    few = search(_part(block, rows), delta, None if W is None else W[rows])
+    u, end = merged(few, np.arange(len(few.u)))
+    best = minimise(block, u[:POLISHED], delta, W=W, tol=1e-9, steps=PATIENCE)
+    best = minimise(block, best.u, delta, W=W, exact=True, tol=1e-13, steps=120)
+    rest = minimise(block, u[POLISHED:], delta, W=W, steps=1) if len(u) > POLISHED else None
+    parts = [best] if rest is None else [best, rest]
+    found = {k: np.concatenate([getattr(q, k) for q in parts])[end] for k in vars(best)}
+    order = np.argsort(found["value"], kind="stable")
+    return Solution(**{name: a[order] for name, a in found.items()})
+
+
+def _thinned(block: Block) -> Array:
+    """THIN rows at most, as many of each combination of widths as there are, up to an equal share."""
+    order = np.random.default_rng(0).permutation(len(block.y))
+    order = order[np.argsort(block.index[order], kind="stable")]
+    first = np.searchsorted(block.index[order], np.arange(block.index.max() + 1))
+    rank = np.arange(len(order)) - first[block.index[order]]
+    return np.sort(order[rank < max(THIN // len(first), 1)])
+
+
+def _part(block: Block, rows: Array) -> Block:
+    x = {k: v[rows] if np.ndim(v) else v for k, v in block.x.items()}
+    sd = None if block.sd is None else block.sd[rows]
+    return replace(block, x=x, y=block.y[rows], index=block.index[rows], sd=sd)
 
 
 def merged(found: Solution, end: Array) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ exponents of the base are not, and the best width needs nothing else. Nothing is
 that was not trained. Effects of roles multiply, as in Kumar et al., Eq. 4.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,19 @@ def domain(p: Params, x: dict[str, Array], stem: str = "eff") -> str:
 
 def notes(x: dict[str, Array], stem: str = "eff", coefficient: str = "A") -> tuple[str, ...]:
     """What the data cannot say about this term."""
-    return tuple(
+    unanchored = [
         f"no run has P_{role} at 16 bits: {stem}_{role} is known only up to a factor, which {coefficient} absorbs"
         for role in ROLES
         if widths(x, f"P_{role}") and not np.any(off(x[f"P_{role}"]))
-    )
+    ]
+    rows = {
+        f"{stem}_{role}[{P:g}]": np.real(x[f"P_{role}"]) == P
+        for role in ROLES
+        for P in widths(x, f"P_{role}")
+    }
+    together = [
+        f"{a} and {b} are never trained apart: only their product is known"
+        for a, b in itertools.combinations(rows, 2)
+        if np.array_equal(rows[a], rows[b])
+    ]
+    return (*unanchored, *together)

@@ -65,7 +65,7 @@ MISTAKES = {
     "fit empty": "holds no finished run",
     "fit no_d.csv": "needs the column(s) D; the frame has",
     "fit few.csv": "2 losses cannot determine 5 parameters",
-    "fit nan.csv": "loss must be positive and finite, got nan in row 0",
+    "fit zero.csv": "loss must be positive and finite, got 0.0 in row 0 (line 2)",
     "fit few.csv --law kumar": "no law or term 'kumar'",
     "fit few.csv --where P_q==3": "no column 'P_q'; did you mean 'P_w'?",
     "fit few.csv --columns N": "--columns takes NAME=VALUE pairs",
@@ -92,9 +92,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "empty.txt").write_text("")
     (path / "no_d.csv").write_text("N,loss\n" + "1e6,3\n" * 10)
     (path / "few.csv").write_text("N,D,loss,run_id\n1e6,1e7,3,a\n2e6,1e7,2.9,b\n")
-    (path / "nan.csv").write_text(
+    (path / "zero.csv").write_text(
         "N,D,loss\n"
-        + "".join(f"{n}e6,{d}e7,{'' if n == d else 3}\n" for n in range(1, 5) for d in range(1, 5))
+        + "".join(f"{n}e6,{d}e7,{0 if n == d else 3}\n" for n in range(1, 5) for d in range(1, 5))
     )
     return path
 

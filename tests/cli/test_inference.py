@@ -106,10 +106,19 @@ def test_json_holds_every_digit(
         )
         == 0
     )
-    printed = json.loads(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    (printed,) = json.loads(text)["fits"]
     stored = Fit.from_json(out.read_text())
     assert printed["params"] == dict(stored.params)
     assert printed["certificate"]["ok"] is True
+    assert printed["n"] == stored.objective.n == len(stored.rows)
+    assert printed["warnings"] == list(stored.warnings)
+    assert set(printed["intervals"]) == set(stored.params) | set(printed["derived"])
+    for name, ends in printed["intervals"].items():
+        assert tuple(ends) == stored.interval(name, printed["level"])
+    assert printed["derived"]["N_opt_exponent"] == stored.quantity("N_opt_exponent")[0]
+    again = Fit.from_json(text)  # what is printed is a fit like what is stored
+    assert again.to_json() == stored.to_json()
 
 
 def test_a_fit_that_is_not_certified_exits_with_3(

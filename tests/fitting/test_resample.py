@@ -32,10 +32,8 @@ def coverage(replicates: int, method: str, *, family_sd: float, run_sd: float) -
         rows = select(simulate(one, TRUE, design, family_sd=family_sd, run_sd=run_sd, seed=r), one)
         b = block("loss", one.bind(rows.loss), rows.loss, centre(rows.loss))
         u = minimise(b, start(b), np.inf).u[0]
-        names = rows.loss["family"].to_numpy(str)
-        solved = Solved(
-            block=b, u=u, delta=np.inf, cluster=names, run=np.arange(len(names)).astype(str)
-        )
+        names = np.unique(rows.loss["family"], return_inverse=True)[1]
+        solved = Solved(block=b, u=u, delta=np.inf, cluster=names, run=np.arange(len(names)))
         samples = b.natural(draw((solved,), method, 400, r).u[0])
         for name, true in TRUE.items():
             low, high = np.quantile(samples[name], [0.025, 0.975])

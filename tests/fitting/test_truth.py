@@ -50,11 +50,11 @@ def test_the_command_says_it_after_the_summary(
     )
     assert "covers it" in out[-1]
     command(path, law="chinchilla", resamples=200, json=True)
-    assert json.loads(capsys.readouterr().out)["truth"] == out[-1]
+    assert json.loads(capsys.readouterr().out)["fits"][0]["truth"] == out[-1]
     frame(2.0).to_csv(path, index=False)
     capsys.readouterr()
     command(path, law="chinchilla", resamples=20, json=True)
-    assert "truth" not in json.loads(capsys.readouterr().out)
+    assert "truth" not in json.loads(capsys.readouterr().out)["fits"][0]
 
 
 def test_where_nothing_is_known_nothing_is_said() -> None:
