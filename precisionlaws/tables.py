@@ -4,9 +4,12 @@ A recipe says where a file is, under which licence, what its columns mean and wh
 out. Nothing is downloaded: the checksum tells whether a file is the one that the recipe speaks of.
 """
 
+import bz2
 import csv
+import gzip
 import hashlib
 import json
+import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 CONF = Path(__file__).resolve().parent / "conf" / "table"
 JSON = (".json", ".jsonl", ".ndjson")
+OPEN: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 SHOWN = 40  # characters of a foreign cell that a message repeats
 
 
@@ -83,11 +87,11 @@ def apply(frame: "pd.DataFrame", table: Recipe, path: Path) -> "pd.DataFrame":
     return frame
 
 
-def keep(frame: "pd.DataFrame", rule: Mapping[str, Any]) -> Any:
+def keep(frame: Any, rule: Mapping[str, Any]) -> Any:
     """Rows that stay: below the `count` highest of a column, or outside of a condition."""
     if "highest" in rule:
         values = frame[rule["highest"]]
-        return values < values.nlargest(rule["count"]).min()
+        return values < values.nlargest(rule["count"]).iloc[-1]
     return ~frame.index.isin(where(frame, rule["where"]).index)
 
 
@@ -142,8 +146,8 @@ def read_csv(path: Path) -> "pd.DataFrame":
     """Comma, semicolon or tab, whichever the header holds most of."""
     import pandas as pd
 
-    with pd.io.common.get_handle(path, "r", encoding="utf-8-sig", compression="infer") as handle:
-        header = handle.handle.readline()
+    with OPEN.get(path.suffix, open)(path, "rt", encoding="utf-8-sig") as file:
+        header = file.readline()
     separator = max(",;\t", key=header.count)
     heads = [h.strip() for h in next(csv.reader([header], delimiter=separator), [])]
     twice = sorted({h for h in heads if heads.count(h) > 1 and h})

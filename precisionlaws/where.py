@@ -62,14 +62,15 @@ def arithmetic(frame: "pd.DataFrame", text: str) -> Any:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -value(node.operand)
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            return np.float64(node.value)
+            return np.float64(float(node.value))  # pyright: ignore[reportArgumentType]
         if not isinstance(node, (ast.Name, ast.Attribute)):
             raise ConfigError(f"{text!r}: {ast.unparse(node)!r} is not arithmetic of columns")
         name = ast.unparse(node)
         if name not in frame:
             raise ConfigError(f"{text!r}: no column {name!r}{nearest(name, frame.columns)}")
         try:
-            return pd.to_numeric(frame[name]).astype(float)
+            numbers: Any = pd.to_numeric(frame[name])
+            return numbers.astype(float)
         except (ValueError, TypeError):
             raise ConfigError(f"{text!r}: column {name!r} holds text") from None
 

@@ -19,9 +19,11 @@ def command(
             help="Names in the file, or arithmetic: N=params,D=flops/(6*N).", show_default=False
         ),
     ] = None,
-    table: Annotated[
+    public: Annotated[
         str | None,
-        typer.Option(help="A known public table (config list table).", show_default=False),
+        typer.Option(
+            "--table", help="A known public table (config list table).", show_default=False
+        ),
     ] = None,
     where: Annotated[
         str | None, typer.Option(help="Only rows that satisfy this, e.g. 'P_w >= 4'.")
@@ -51,7 +53,7 @@ def command(
     from precisionlaws.where import where as rows
 
     laws = [known(name) for name in law.split(",")]
-    frame = load(data, pairs(columns, "--columns"), table)
+    frame = load(data, pairs(columns, "--columns"), public)
     frame = frame if where is None else rows(frame, where)
     if compare:
         table = compare_laws(frame, laws)

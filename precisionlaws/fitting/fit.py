@@ -185,7 +185,8 @@ class Fit:
         for name in ("one_cluster", "warnings"):
             out[name] = tuple(out[name])
         out["intervals"] = out["method"]
-        return cls(**{k: v for k, v in out.items() if k in cls.__dataclass_fields__} | {"law": law})
+        fields = {k: v for k, v in out.items() if k in cls.__dataclass_fields__}
+        return cls(**{**fields, "law": law})
 
 
 def fit(

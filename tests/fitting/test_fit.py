@@ -186,7 +186,6 @@ def test_unfinished_and_undecayed_rows_are_counted(demo: Any) -> None:
         ({"loss": np.inf}, r"loss must be positive and finite, got inf in row 3 \("),
         ({"loss": -1.0}, "loss must be positive and finite, got -1.0"),
         ({"loss": 0.0}, "loss must be positive and finite, got 0.0"),
-        ({"P_w": 0.0}, "P_w must be positive and finite, got 0.0"),
         ({"N": 0.0}, "N must be positive"),
         ({"objective": "mlm"}, "different objectives"),
         (
