@@ -127,6 +127,7 @@ def _step(
     p = u.shape[1]
     held = ((u <= lo) & (g > 0)) | ((u >= hi) & (g < 0)) | (lo == hi)
     d = np.maximum(diag, 1e-12 * diag.max(1, keepdims=True)) + 1e-300
+    d = np.fmax(d, np.einsum("bii->bi", H))  # where the scaling lags behind
     s = np.where(held, 0.0, 1 / np.sqrt(d))
     scaled = H * s[:, :, None] * s[:, None, :]
     scaled[:, range(p), range(p)] += held
