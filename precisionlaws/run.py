@@ -135,6 +135,7 @@ class Exec(Spec):
     device: Literal["auto", "cpu", "cuda"]
     threads: int = ranged(1, 1024)
     compile: bool = neutral(False)  # training steps through torch.compile; evaluation never
+    micro_batch: int | None = ranged(1, None, neutral=None)  # sequences, where the run fixes none
 
 
 @dataclass(frozen=True, kw_only=True)

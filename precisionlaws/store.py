@@ -7,6 +7,7 @@
     <store>/trunks/<trunk_id>/step-N.safetensors   shared stable phases; only checkpoints, deletable
     <store>/claims/<unit>.json                     leases of workers
     <store>/cache/                                 of `load`; deletable
+    <store>/logs/<unit>.log                        what a worker printed at a unit, if anything
 
 Files appear whole or not at all, and the first result wins: many writers on a network file system need
 no lock and no database.
@@ -77,6 +78,9 @@ class Store:
 
     def claim(self, unit: str) -> Path:
         return self.root / "claims" / f"{unit}.json"
+
+    def log(self, unit: str) -> Path:
+        return self.root / "logs" / f"{unit}.log"
 
     def has(self, run_id: str, eval_id: str = "final") -> bool:
         path = self.result(run_id) if eval_id == "final" else self.point(run_id, eval_id)

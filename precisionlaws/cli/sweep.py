@@ -22,6 +22,9 @@ def command(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first failure.")
     ] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(help="Stop when so many runs have failed.", min=1)
+    ] = None,
     mfu: Annotated[
         float, typer.Option(help="Share of an H100's peak that training reaches; for --dry-run.")
     ] = MFU,
@@ -44,10 +47,10 @@ def command(
         numbers = estimate(plan, progress(files, plan.points), mfu, price)
         print_json(numbers) if json else print(table(numbers))
         return
-    raise typer.Exit(run(plan, files, retry == "failed", fail_fast, json))
+    raise typer.Exit(run(plan, files, retry == "failed", 1 if fail_fast else max_failures, json))
 
 
-def run(plan: Any, files: Any, retry: bool, fail_fast: bool, json: bool) -> int:
+def run(plan: Any, files: Any, retry: bool, max_failures: int | None, json: bool) -> int:
     import signal
     import sys
 
@@ -59,7 +62,7 @@ def run(plan: Any, files: Any, retry: bool, fail_fast: bool, json: bool) -> int:
         signal.SIGTERM, signal.default_int_handler
     )  # a scheduler's polite stop is a Ctrl-C
     try:
-        outcome = run_study(plan, files, Live(), retry=retry, fail_fast=fail_fast)
+        outcome = run_study(plan, files, Live(), retry=retry, max_failures=max_failures)
     except KeyboardInterrupt:
         left = len(progress(files, plan.points).missing(plan.points))
         print(
@@ -78,11 +81,11 @@ def run(plan: Any, files: Any, retry: bool, fail_fast: bool, json: bool) -> int:
         "failed": outcome.failed | outcome.skipped,
         "fit": list(plan.fit),
     }
-    print_json(numbers) if json else print(words(numbers, len(outcome.skipped)))
+    print_json(numbers) if json else print(words(numbers, len(outcome.skipped), outcome.stopped))
     return 1 if numbers["failed"] or left else 0
 
 
-def words(numbers: dict[str, Any], skipped: int) -> str:
+def words(numbers: dict[str, Any], skipped: int, stopped: bool) -> str:
     lines = [
         f"{numbers['study']}: {numbers['finished']} of {numbers['points']} points in {numbers['store']}"
     ]
@@ -91,6 +94,8 @@ def words(numbers: dict[str, Any], skipped: int) -> str:
     lines += [f"failed: {run}: {error}" for run, error in numbers["failed"].items()]
     if not numbers["failed"] and numbers["fit"]:
         lines.append(f"next: precisionlaws fit {numbers['store']} --law {','.join(numbers['fit'])}")
+    if stopped:
+        lines.append("stopped: as many runs failed as were allowed; the others saved their state")
     if skipped:
         lines.append("runs that failed before are tried again with --retry failed")
     return "\n".join(lines)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from precisionlaws.config import Spec, digest, normal_json, ranged
+from precisionlaws.config import Spec, digest, neutral, normal_json, ranged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +31,13 @@ class Quantized:
 
 @dataclass(frozen=True, kw_only=True)
 class Ptq(Spec):
-    """Base of `conf/ptq`. A subclass has `bits`, as a field or, when fixed, as a class attribute."""
+    """Base of `conf/ptq`. A subclass has `bits`, as a field or, when fixed, as a class attribute.
+
+    phase: `final` takes the weights of the finished run, `stable` those before its learning rate decayed.
+    """
 
     needs_hessian: ClassVar[bool] = False
+    phase: Literal["final", "stable"] = neutral("final")
 
     if TYPE_CHECKING:  # at run time a name here would become the default of the field
         bits: float  # nominal bits per weight; 16 means untouched
@@ -60,9 +64,12 @@ class Calibrated(Ptq):
 
 
 def eval_id(ptq: Ptq) -> str:
-    """Names a point within its run: 'final' for the loss as trained."""
+    """Names a point within its run: 'final' for the loss as trained, 'stable' for that before the decay."""
     text = normal_json(ptq)
-    return f"{ptq.SHORT}{ptq.bits:g}-{digest(text)}" if text else "final"
+    name = f"{ptq.SHORT}{ptq.bits:g}-{digest(text)}" if text else ""
+    if ptq.phase == "stable":
+        return f"stable-{name}" if name else "stable"
+    return name or "final"
 
 
 def bits_of(payload: Mapping[str, "Tensor"], nominal: float, values: int) -> Bits:

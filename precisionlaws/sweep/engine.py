@@ -1,6 +1,7 @@
 """Run a study, or go on with it: hand units to workers until every point is in the store."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from precisionlaws.claims import Watcher
@@ -30,16 +31,17 @@ class Outcome:
     before: Progress
     failed: dict[str, str] = field(default_factory=dict)  # run id -> error
     skipped: dict[str, str] = field(default_factory=dict)  # failed before, not retried
+    stopped: bool = False  # by too many failures
 
 
-class FailFast(Exception):
-    """--fail-fast and something failed."""
+class TooManyFailures(Exception):
+    """As many runs failed as were allowed to."""
 
 
 def run_study(
-    study: Study, store: Store, view: View, *, retry: bool = False, fail_fast: bool = False
+    study: Study, store: Store, view: View, *, retry: bool = False, max_failures: int | None = None
 ) -> Outcome:
-    """Compute every missing point. A failed unit does not end the others (unless `fail_fast`).
+    """Compute every missing point. A failed unit does not end the others, `max_failures` failed runs do.
 
     Raises: KeyboardInterrupt after the workers have saved their state; ConfigError when the store is not
     writable.
@@ -55,13 +57,13 @@ def run_study(
         device_of("cuda")  # here, where it is one line, and not in every worker
     store.check_writable()
     pool = study.launcher.pool(store, study.exec.threads, len(todo))  # type: ignore[attr-defined]
-    dispatcher = Dispatcher(study, store, pool, view, list(todo), outcome, fail_fast)
+    dispatcher = Dispatcher(study, store, pool, view, list(todo), outcome, max_failures)
     view.begin(todo, len(pool.workers))
     try:
         while dispatcher.busy():
             dispatcher.turn()
-    except FailFast:
-        pass
+    except TooManyFailures:
+        outcome.stopped = True
     finally:
         pool.close()
         view.end()
@@ -78,7 +80,7 @@ class Dispatcher:
     view: View
     waiting: list[Unit]
     outcome: Outcome
-    fail_fast: bool
+    max_failures: int | None
     active: dict[int, Unit] = field(default_factory=dict)
     watcher: Watcher = field(default_factory=Watcher)
 
@@ -118,7 +120,8 @@ class Dispatcher:
         event = message["event"]
         if unit is not None:
             self.view.event(index, unit, message)
-        if event == "busy" and unit is not None:
+        left = event == "died" and message["code"] == 0  # in order, as SIGTERM asks
+        if (event in ("busy", "stopped") or left) and unit is not None:
             self.waiting.append(unit)
         if event == "failed" and message.get("fatal"):
             raise ConfigError(
@@ -127,13 +130,22 @@ class Dispatcher:
             )
         if event == "failed":
             self.fail(message["runs"], message["error"])
-        if event == "died" and unit is not None:
+        if event == "died" and not left and unit is not None:
             lost = [run_id(r) for r in unit.runs if not self.store.has(run_id(r))]
-            self.fail(lost, message["error"])
+            self.fail(lost, message["error"] + last_words(self.store.log(unit.name)))
         if event in ("done", "failed", "busy", "died", "stopped"):
             self.active.pop(index, None)
 
     def fail(self, runs: list[str], error: str) -> None:
         self.outcome.failed |= dict.fromkeys(runs, error)
-        if self.fail_fast:
-            raise FailFast
+        if self.max_failures is not None and len(self.outcome.failed) >= self.max_failures:
+            raise TooManyFailures
+
+
+def last_words(log: Path) -> str:
+    """The last line that a unit printed before its worker died, and where the others are; '' if none."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f": {lines[-1]} ({log})" if lines else ""

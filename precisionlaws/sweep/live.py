@@ -48,6 +48,8 @@ class Live:
         if kind == "done":
             self.units_done += 1
             self.done += unit.seconds
+        if kind == "note":
+            self.note(message["text"])
         if kind in ("failed", "died"):
             self.note(f"failed: {unit.name}: {message['error']}")
 

@@ -5,7 +5,7 @@ jobs, the union of the blocks is the study, and every run comes with its unquant
 the command line replace the same key in every block.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def study(name: str, overrides: Iterable[str] = ()) -> Study:
     points: dict[tuple[str, str], Point] = {}
     for runs, parts in jobs:
         for run in runs:
-            for ptq in (nothing(), *parts["ptq"]):
+            for ptq in wanted(parts["ptq"]):
                 point = Point(run_id(run), eval_id(ptq), run, allowed(run, ptq))
                 points.setdefault((point.run_id, point.eval_id), point)
     lists: dict[str, Any] = {
@@ -126,13 +126,23 @@ def the_one(part: str, blocks: list[list[Any]]) -> Any:
     return found.pop()
 
 
-def nothing() -> Ptq:
+def wanted(ptqs: Sequence[Ptq]) -> list[Ptq]:
+    """The PTQs, after the unquantized points that they are compared with."""
+    phases = ["final", *(["stable"] if any(p.phase == "stable" for p in ptqs) else [])]
+    return [*map(nothing, phases), *ptqs]
+
+
+def nothing(phase: str = "final") -> Ptq:
     from precisionlaws.overrides import option
 
-    return build(option("ptq", "none"), Ptq, "ptq")  # type: ignore[return-value]
+    return build(option("ptq", "none") | {"phase": phase}, Ptq, "ptq")  # type: ignore[return-value]
 
 
 def allowed(run: RunConfig, ptq: Ptq) -> Ptq:
+    if ptq.phase == "stable" and run.lr_schedule.TRUNK is None:
+        raise ConfigError(
+            f"ptq.phase=stable: lr_schedule={run.lr_schedule.SHORT} has no stable phase; use lr_schedule=wsd"
+        )
     if ptq.normal() is not None and not run.quant.weights.off:
         raise ConfigError(
             f"ptq={ptq.SHORT} of a run whose weights were trained at {run.quant.weights.bits} bits: "

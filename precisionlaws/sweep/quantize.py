@@ -1,9 +1,13 @@
-"""PTQ points: quantize the weights of a finished run, measure the damage on the same sequences."""
+"""PTQ points: quantize the weights of a finished run, measure the damage on the same sequences.
+
+The weights are those that the run ended with, or (`phase=stable`) those at its branch point, before the
+learning rate decayed, whose unquantized loss is then a point of its own: does D hurt, or the decay?
+"""
 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from torch import Tensor, nn
 
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, flat
+from precisionlaws.models.count import training_flops
 from precisionlaws.ptq.application import model_bits, model_info, quantize_model
 from precisionlaws.ptq.base import Calibrated, Ptq, eval_id
 from precisionlaws.ptq.calibration import Calibration, calibrate, sample
@@ -18,9 +23,10 @@ from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store
 from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import device_of, exec_facts
-from precisionlaws.training.loop import Interrupted
+from precisionlaws.training.loop import Interrupted, batches_of
 from precisionlaws.training.result import base_row
-from precisionlaws.training.state import model_of, read
+from precisionlaws.training.state import fresh, model_of, read
+from precisionlaws.training.unit import Trainer, Watch
 
 
 def quantize_run(
@@ -40,28 +46,78 @@ def quantize_run(
     row = files.read_json(store.result(name))
     if not todo or row["status"] != "finished":
         return
-    weights, model = restored(run, store, exec)
-    device = device_of(exec.device)
-    before = measure(model, run, device)
-    facts = exec_facts(exec, run)
-    if before.mean != row["loss"] and all(row.get(k) == v for k, v in facts.items()):
-        raise ConfigError(
-            f"checkpoint {checkpoint(run, store)} gives loss {before.mean}, "
-            f"its result says {row['loss']}"
-        )
-    measured = calibrations(model, run, todo)
-    for ptq in todo:
+    final = [p for p in todo if p.phase == "final"]
+    if final:
+        weights, model = restored(run, store, exec)
+        before = measure(model, run, device_of(exec.device), exec, stop)
+        same_loss(before, row, checkpoint(run, store), exec_facts(exec, run))
+        publish_each(run, final, store, exec, (weights, model, before, {}), done, stop)
+    stable = [p for p in todo if p.phase == "stable"]
+    if stable:
+        weights, model = undecayed(run, store, exec, stop)
+        before = measure(model, run, device_of(exec.device), exec, stop)
+        at = branch_facts(run)
+        point = store.point(name, "stable")
+        if point.exists():
+            same_loss(before, files.read_json(point), point, exec_facts(exec, run))
+        else:
+            loss = loss_row(before) | {"seconds": 0.0}
+            files.publish(
+                point, base_row(run, exec) | at | {"eval_id": "stable", "P_post": 16} | loss
+            )
+            done("stable", 0.0)
+        rounded = [p for p in stable if eval_id(p) != "stable"]
+        publish_each(run, rounded, store, exec, (weights, model, before, at), done, stop)
+
+
+def publish_each(
+    run: RunConfig,
+    ptqs: Sequence[Ptq],
+    store: Store,
+    exec: Exec,
+    unquantized: tuple[dict[str, Tensor], nn.Module, Losses, dict[str, Any]],
+    done: Callable[[str, float], None],
+    stop: Callable[[], bool],
+) -> None:
+    """Quantize the same weights by every method. unquantized: weights, model, losses, columns of the phase."""
+    weights, model, before, at = unquantized
+    measured = calibrations(model, run, ptqs)
+    for ptq in ptqs:
         if stop():
             raise Interrupted
         start = time.perf_counter()
         model.load_state_dict(weights)
         quantized = quantized_row(model, ptq, run.seed, measured.get(inputs_of(ptq)))
-        after = measure(model, run, device)
+        after = measure(model, run, device_of(exec.device), exec, stop)
         losses = loss_row(after, before)
         seconds = {"seconds": time.perf_counter() - start}
-        point = base_row(run, exec) | {"eval_id": eval_id(ptq)} | quantized | losses | seconds
-        files.publish(store.point(name, eval_id(ptq)), point)
+        point = base_row(run, exec) | at | {"eval_id": eval_id(ptq)} | quantized | losses | seconds
+        files.publish(store.point(run_id(run), eval_id(ptq)), point)
         done(eval_id(ptq), losses["delta_ptq"])
+
+
+def same_loss(
+    before: Losses, row: Mapping[str, Any], source: Path, facts: Mapping[str, Any]
+) -> None:
+    """Raises: ConfigError if weights on this machine do not give the loss that it stored for them."""
+    if before.mean != row["loss"] and all(row.get(k) == v for k, v in facts.items()):
+        raise ConfigError(f"{source} gives loss {before.mean}, its result says {row['loss']}")
+
+
+def branch_facts(run: RunConfig) -> dict[str, Any]:
+    """Columns of a point at the end of the stable phase."""
+    D = run.lr_schedule.decay_start(run.steps) * run.batch
+    flops = training_flops(run.model, run.size, run.data.vocab, run.data.context, D)
+    return {"phase": "stable", "D": D, "flops": flops, "epochs": batches_of(run).epochs(D)}
+
+
+def undecayed(
+    run: RunConfig, store: Store, exec: Exec, stop: Callable[[], bool]
+) -> tuple[dict[str, Tensor], nn.Module]:
+    """The weights at the branch point: from the trunk's checkpoint, trained again where that is gone."""
+    state = fresh(run, device_of(exec.device), exec.compile)
+    Trainer(store, exec, Watch(stop=stop)).trunk(state, run)
+    return {k: v.clone() for k, v in state.model.state_dict().items()}, state.model
 
 
 def checkpoint(run: RunConfig, store: Store) -> Path:
@@ -104,13 +160,16 @@ def quantized_row(
     }
 
 
-def loss_row(after: Losses, before: Losses) -> dict[str, Any]:
-    delta, delta_se = after.delta(before)
+def loss_row(after: Losses, before: Losses | None = None) -> dict[str, Any]:
+    delta = (
+        {}
+        if before is None
+        else zip(("delta_ptq", "delta_ptq_se"), after.delta(before), strict=True)
+    )
     return {
         "loss": after.mean,
         "loss_se": after.standard_error,
-        "delta_ptq": delta,
-        "delta_ptq_se": delta_se,
+        **dict(delta),
         "status": "finished" if math.isfinite(after.mean) else "diverged",
     }
 

@@ -1,20 +1,22 @@
 """One worker process: reads units as JSON lines, executes them, answers in JSON lines.
 
 Started as `python -m precisionlaws.sweep.worker STORE` with its thread pools limited by the environment
-before torch is imported. The end of its standard input means that whoever started it is gone: it saves
-and stops.
+before torch is imported. The end of its standard input means that whoever started it is gone, SIGTERM that
+it must go: it saves and stops. What a unit prints is kept in <store>/logs/<unit>.log.
 """
 
 import errno
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from precisionlaws.claims import acquire
@@ -30,9 +32,8 @@ FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no other unit
 
 def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[], bool]) -> None:
     """One unit: train what is missing, then quantize; every finished point is told through `emit`."""
-    from precisionlaws.sweep.quantize import quantize_run
     from precisionlaws.training.loop import Interrupted
-    from precisionlaws.training.unit import Watch, train_runs
+    from precisionlaws.training.unit import Watch
 
     exec_: Exec = build(message["exec"], Exec)  # type: ignore[assignment]
     jobs: list[tuple[RunConfig, list[Ptq]]] = [
@@ -43,11 +44,11 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
     if lease is None:
         emit({"event": "busy"})
         return
-    told, at = 0.0, ""  # the run at work
+    told, at = 0.0, [""]  # the run at work
 
     def progress(name: str, step: int, steps: int) -> None:
-        nonlocal told, at
-        at = name
+        nonlocal told
+        at[0] = name
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             emit(
@@ -61,21 +62,98 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
             )
 
     try:
-        train_runs([run for run, _ in jobs], store, exec_, Watch(progress, stop))
-        for run, ptqs in jobs:
-            at = run_id(run)
-            emit({"event": "quantizing", "run": at})
-            quantize_run(run, ptqs, store, exec_, stop=stop)
-            (store.run(at) / "error.json").unlink(missing_ok=True)
+        with printed_to(store.log(message["unit"])):
+            attempts(jobs, store, exec_, emit, Watch(progress, stop), at)
         emit({"event": "done"})
     except Interrupted:
         emit({"event": "stopped"})
     except Exception as error:  # one failed unit must not end the sweep
         fatal = isinstance(error, OSError) and error.errno in FATAL
-        runs = [] if fatal else blame([run_id(r) for r, _ in jobs], at, store, error)
+        runs = [] if fatal else blame([run_id(r) for r, _ in jobs], at[0], store, error)
         emit({"event": "failed", "runs": runs, "error": words(error), "fatal": fatal})
     finally:
         lease.release()
+
+
+def attempts(
+    jobs: Sequence[tuple[RunConfig, list[Ptq]]],
+    store: Store,
+    exec: Exec,
+    emit: Emit,
+    watch: Any,
+    at: list[str],
+) -> None:
+    """The unit with as large a micro-batch as memory holds."""
+    from precisionlaws.training.memory import out_of_memory, smaller
+
+    while True:
+        try:
+            return attempt(jobs, store, exec, emit, watch, at)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            text = words(error)
+        # Here, where the error and the tensors of its frames are gone.
+        free()
+        exec = smaller(exec, jobs[0][0])
+        note = f"{text}: again with {exec.micro_batch} sequences at a time"
+        emit({"event": "note", "text": f"{at[0]}: {note}"})
+
+
+def attempt(
+    jobs: Sequence[tuple[RunConfig, list[Ptq]]],
+    store: Store,
+    exec: Exec,
+    emit: Emit,
+    watch: Any,
+    at: list[str],
+) -> None:
+    from precisionlaws.sweep.quantize import quantize_run
+    from precisionlaws.training.unit import train_runs
+
+    train_runs([run for run, _ in jobs], store, exec, watch)
+    for run, ptqs in jobs:
+        at[0] = run_id(run)
+        emit({"event": "quantizing", "run": at[0]})
+        quantize_run(run, ptqs, store, exec, stop=watch.stop)
+        (store.run(at[0]) / "error.json").unlink(missing_ok=True)
+
+
+def free() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def printed_to(path: Path) -> Iterator[None]:
+    """What this process prints goes to a file, by append; an empty one is not kept."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        yield
+    except Exception:
+        os.write(2, traceback.format_exc().encode())
+        raise
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for old, stream in zip(kept, (1, 2), strict=True):
+            os.dup2(old, stream)
+            os.close(old)
+        empty = os.fstat(log).st_size == 0
+        os.close(log)
+        if empty:
+            path.unlink(missing_ok=True)
 
 
 def blame(names: list[str], at: str, store: Store, error: Exception) -> list[str]:
@@ -105,6 +183,7 @@ def main(store: str) -> None:
 
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     orphaned = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: orphaned.set() or inbox.put(None))
 
     def listen() -> None:
         for line in sys.stdin:

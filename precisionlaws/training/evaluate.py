@@ -1,5 +1,6 @@
 """Held-out loss, sequence by sequence, so that differences between two evaluations can be paired."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precisionlaws.data.batches import documents_of, held_out_windows
-from precisionlaws.run import RunConfig
+from precisionlaws.run import Exec, RunConfig
+from precisionlaws.training.loop import Interrupted
 
 BATCH = 32  # sequences; the loss of a run depends on it only where a scale spans sequences
 
@@ -60,20 +62,42 @@ def held_out(run: RunConfig, device: str) -> Tensor:
     return torch.from_numpy(windows).to(device)
 
 
-def measure(model: nn.Module, run: RunConfig, device: str) -> Losses:
-    """The loss of a run's model on the study's held-out sequences."""
+def measure(
+    model: nn.Module,
+    run: RunConfig,
+    device: str,
+    exec: Exec | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Losses:
+    """The loss of a run's model on the study's held-out sequences.
+
+    exec: its micro-batch, where memory forced one, is the largest batch here too.
+    Raises: Interrupted when `stop()` says so.
+    """
     data, corpus = run.data, run.data.corpus()
     count = data.eval_tokens // data.context
     documents = documents_of(corpus.starts, len(corpus.validation), data.context, count)
-    return Losses(evaluate(model, held_out(run, device), run.eval_batch).sequences, documents)
+    limit = exec.micro_batch if exec is not None else None
+    batch = run.eval_batch or min(BATCH, limit or BATCH)
+    losses = evaluate(model, held_out(run, device), batch, stop)
+    return Losses(losses.sequences, documents)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, windows: Tensor, batch: int | None = None) -> Losses:
-    """The loss of `model` on each of `windows`."""
+def evaluate(
+    model: nn.Module,
+    windows: Tensor,
+    batch: int = BATCH,
+    stop: Callable[[], bool] = lambda: False,
+) -> Losses:
+    """The loss of `model` on each of `windows`. Raises: Interrupted when `stop()` says so."""
     was_training = model.training
     model.eval()
-    losses = [sequence_losses(model, ids) for ids in windows.split(batch or BATCH)]
+    losses = []
+    for ids in windows.split(batch):
+        if stop():
+            raise Interrupted
+        losses.append(sequence_losses(model, ids))
     model.train(was_training)
     return Losses(torch.cat(losses).cpu().numpy())
 

@@ -44,12 +44,30 @@ def exec_facts(exec: Exec, run: RunConfig) -> dict[str, Any]:
         "exec.chip": chip,
         "exec.threads": torch.get_num_threads(),
         "exec.pack": 1,
-        "exec.micro_batch": run.micro_batch or run.batch // run.data.context,
+        "exec.micro_batch": micro_batch(run, exec) or sequences(run),
         "exec.compile": exec.compile,
         "exec.kernels": kernels.backend(device),
         "exec.world": 1,
         "exec.torch": torch.__version__,
     }
+
+
+def sequences(run: RunConfig) -> int:
+    """Per optimizer step."""
+    return run.batch // run.data.context
+
+
+def micro_batch(run: RunConfig, exec: Exec) -> int | None:
+    """Sequences that pass through the model at a time; None: the whole batch.
+
+    Raises: ConfigError if exec.micro_batch does not divide the batch of a run that leaves it open.
+    """
+    chosen = run.micro_batch or exec.micro_batch
+    if chosen is not None and sequences(run) % chosen:
+        raise ConfigError(
+            f"exec.micro_batch must divide the {sequences(run)} sequences of a batch, got {chosen}"
+        )
+    return chosen
 
 
 def provenance(fingerprint: str) -> dict[str, Any]:

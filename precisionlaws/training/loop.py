@@ -13,7 +13,9 @@ from precisionlaws.quant.attachment import weights_quantized_once
 from precisionlaws.run import RunConfig
 from precisionlaws.training.state import State
 
-FLUSH = 50  # steps between two looks at the device: for divergence, interruption and progress
+# Between two looks at the device, for divergence, interruption and progress, whichever comes first.
+FLUSH = 50  # steps
+LOOK_SECONDS = 1.0
 
 
 class Diverged(Exception):
@@ -38,10 +40,12 @@ def advance(
     to: int,
     factor: Callable[[int], float],
     watch: Callable[[State], None] = lambda state: None,
+    micro_batch: int | None = None,
 ) -> None:
     """Train from `state.step` to step `to`; `factor(step)` scales the learning rate.
 
-    `watch` is called with the state every `FLUSH` steps and at the end; it may save, or raise Interrupted.
+    `watch` is called with the state every `FLUSH` steps or second, and at the end; it may save, or raise
+    Interrupted. micro_batch: sequences, for a run that does not fix it.
     Raises: Diverged.
     """
     parameters = list(state.model.parameters())  # to walk the modules in every step takes longer
@@ -56,13 +60,14 @@ def advance(
         for group in state.optimizer.param_groups:
             group["lr"] = now
         ids = torch.from_numpy(batches.at(state.step)).to(device)
-        loss = backward(state, ids, run.micro_batch)
+        loss = backward(state, ids, run.micro_batch or micro_batch)
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         rows.append((state.step, loss, now, norm))
         state.step += 1
-        if state.step % FLUSH == 0 or state.step == to:
+        due = state.step % FLUSH == 0 or time.perf_counter() - start > LOOK_SECONDS
+        if due or state.step == to:
             flush(state, rows)
             state.seconds += time.perf_counter() - start
             watch(state)

@@ -21,7 +21,7 @@ from precisionlaws.config import ConfigError, build, plain
 from precisionlaws.run import Exec, RunConfig, normal_text, run_id, trunk_id
 from precisionlaws.store import Store, listed
 from precisionlaws.training.evaluate import Losses, measure
-from precisionlaws.training.facts import checkpoint_facts, device_of
+from precisionlaws.training.facts import checkpoint_facts, device_of, micro_batch
 from precisionlaws.training.loop import Diverged, Interrupted, advance, batches_of
 from precisionlaws.training.result import base_row, final_row
 from precisionlaws.training.state import LOG, State, fresh, resume, save
@@ -140,12 +140,20 @@ class Trainer:
         resume(state, halfway, facts)
         try:
             self.phase(state, run, run.steps, lambda s: save(s, halfway, facts))
-            losses = measure(state.model, run, device_of(self.exec.device))
+            losses = self.evaluated(state, run, halfway, facts)
         except Diverged:
             losses = None
         publish(run, state, self.store, self.exec, losses)
         halfway.unlink(missing_ok=True)
         state.restore(*snapshot)
+
+    def evaluated(self, state: State, run: RunConfig, halfway: Path, facts: str) -> Losses:
+        device = device_of(self.exec.device)
+        try:
+            return measure(state.model, run, device, self.exec, self.watch.stop)
+        except Interrupted:
+            save(state, halfway, facts)
+            raise
 
     def phase(self, state: State, run: RunConfig, to: int, keep: Callable[[State], None]) -> None:
         name, saved = run_id(run), time.monotonic()
@@ -160,9 +168,11 @@ class Trainer:
             if stop:
                 raise Interrupted
 
-        advance(
-            state, run, batches_of(run), to, lambda s: run.lr_schedule.factor(s, run.steps), look
-        )
+        def factor(step: int) -> float:
+            return run.lr_schedule.factor(step, run.steps)
+
+        micro = micro_batch(run, self.exec)
+        advance(state, run, batches_of(run), to, factor, look, micro)
 
 
 def publish(run: RunConfig, state: State, store: Store, exec: Exec, losses: Losses | None) -> None:

@@ -98,15 +98,15 @@ MICRO = ["quant=low_precision", "micro_batch=2"]
 def test_interrupted_anywhere_and_resumed_is_the_same(
     tiny: list[str], tmp_path: Path, what: list[str], after: int
 ) -> None:
-    """Stops at the `after`-th look, in the trunk and in decays, until the work is done."""
+    """Stops at the `after`-th look, then ever later: in the trunk, in decays, in evaluations."""
     runs = [compose([*tiny, *what, f"tokens={t}"]) for t in (2560, 5120)]
     smooth, rough = Store(tmp_path / "smooth"), Store(tmp_path / "rough")
     train_runs(runs, smooth, EXEC)
     stops = 0
     while True:
-        looks = iter(range(1, 1000))
+        looks, most = iter(range(1, 1000)), after + stops  # an evaluation starts over
         try:
-            train_runs(runs, rough, EXEC, Watch(stop=lambda looks=looks: next(looks) >= after))
+            train_runs(runs, rough, EXEC, Watch(stop=lambda k=looks, most=most: next(k) >= most))
             break
         except Interrupted:
             stops += 1

@@ -76,7 +76,9 @@ class Pool:
         code = worker.wait()
         log.seek(0)
         lines = log.read().strip().splitlines()
-        self.inbox.put((index, worker.pid, {"event": "died", "error": cause(code, lines)}))
+        self.inbox.put(
+            (index, worker.pid, {"event": "died", "code": code, "error": cause(code, lines)})
+        )
 
     def send(self, index: int, message: dict[str, Any]) -> None:
         """Give a worker its next unit; one that died meanwhile is replaced first."""
