@@ -6,13 +6,20 @@ eigenvalues, and how many independent starts arrived there.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from precisionlaws.fitting.objective import Block
-from precisionlaws.fitting.solve import NOTHING, Solution, derivatives, minimise
+from precisionlaws.fitting.solve import NOTHING, Solution, derivatives
 from precisionlaws.laws.base import ROLES, Array, widths
 
+if TYPE_CHECKING:
+    from precisionlaws.fitting.fit import Fit
+
+COLLINEAR = 0.01  # 1 − r² of log N and log D below which neither speaks for itself
+WIDE = 2.0  # an exponent whose 95% interval spans this ratio is called not identified
+EACH = 4  # losses for each parameter of the base below which no interval is to be believed
 SAME = 1e-6  # relative: two values are one minimum
 
 
@@ -30,6 +37,7 @@ class Certificate:
     agreeing: int  # starts that ended at the minimum
     minima: int  # distinct values at which starts ended
     ok: bool
+    least: str = ""  # the combination of parameters with the smallest eigenvalue, in words
 
     @property
     def condition(self) -> float:
@@ -62,39 +70,21 @@ def certify(block: Block, found: Solution, delta: float) -> Certificate:
         decrement=decrement, gradient=float(np.abs(g[free] * s).max(initial=0.0) / np.sqrt(F + floor)),
         eigenvalues=tuple(map(float, ev)), starts=len(found.value), agreeing=int(near.sum()), minima=minima,
         bounds=tuple(q.name for q, a, b in zip(block.params, low, high, strict=True) if (a or b) and q.name not in block.held),
+        least=_least([q.name for q, f in zip(block.params, free, strict=True) if f], ev, V),
         ok=bool(np.isfinite(F) and decrement <= 1e-10 and ev.min(initial=1.0) > -1e-9 and near.sum() >= 2),
     )  # fmt: skip
 
 
-def profile(block: Block, u: Array, name: str, grid: Array, delta: float) -> Array:
-    """The least objective with one parameter held at each value of `grid` (in the space of the search)."""
-    j = [q.name for q in block.params].index(name)
-    start = np.repeat(u[None], len(grid), 0)
-    start[:, j] = grid
-    lo, hi = (np.repeat(b[None], len(grid), 0) for b in (block.lower, block.upper))
-    lo[:, j] = hi[:, j] = grid
-    return minimise(block, start, delta, lower=lo, upper=hi, tol=1e-8).value
-
-
-def likelihood_ratio(block: Block, u: Array, values: Array, delta: float) -> Array:
-    """2 ΔF rescaled to a χ²₁ for a robust objective (Heritier & Ronchetti 1994), rows independent."""
-    n, p = len(block.y), len(u)
-    r = block.y - block.predict(u[None])[0]
-    psi = np.clip(r, -delta, delta)
-    spread, slope = (psi**2).sum() / max(n - p, 1), max(float(np.mean(psi == r)), 1 / n)
-    F = float((psi * (r - 0.5 * psi)).sum())
-    return 2 * (values - F) * slope / max(spread, 1e-300)
-
-
-def flat_range(
-    block: Block, u: Array, name: str, delta: float, points: int = 41
-) -> tuple[float, float]:
-    """Values of an `identity` parameter that the data do not reject at 95%."""
-    j = [q.name for q in block.params].index(name)
-    grid = np.unique(np.append(np.linspace(block.lower[j], block.upper[j], points), u[j]))
-    keep = likelihood_ratio(block, u, profile(block, u, name, grid, delta), delta) <= 3.84
-    keep |= grid == u[j]
-    return float(grid[keep].min()), float(grid[keep].max())
+def _least(names: list[str], ev: Array, V: Array) -> str:
+    """The two parameters that compensate each other best, each at the centre of the data."""
+    if len(names) < 2:
+        return ""
+    inverse = (V / np.maximum(ev, 1e-15)) @ V.T
+    i, j = np.argsort(-np.abs(V[:, 0]))[:2]
+    if abs(V[j, 0]) < 0.3:
+        return names[i]
+    r = inverse[i, j] / np.sqrt(inverse[i, i] * inverse[j, j])
+    return f"{names[i]} {'up' if r > 0 else 'down'} with {names[j]} up (correlation {r:.3f})"
 
 
 def one_cluster(block: Block, u: Array, cluster: Array) -> tuple[str, ...]:
@@ -115,12 +105,72 @@ def design_gaps(block: Block) -> list[str]:
             out.append(
                 f"{column} takes {k} value(s): {exponent} and E are not separable, which needs 3"
             )
+    out += [*_few(block), *_one_ratio(block)] if block.kind == "loss" else []
     for term in block.law.scales if block.kind == "loss" else ():
         out += term.notes(dict(block.x)) if hasattr(term, "notes") else ()
     return out
+
+
+def _few(block: Block) -> list[str]:
+    """Sixteen runs for five parameters: Huber fits to those of OLMo's ladder end in five distinct minima."""
+    base = len(block.law.base.params(dict(block.x)))
+    n = len(block.y) - (len(block.own) - base)
+    if n >= EACH * base:
+        return []
+    return [
+        f"not identified: {n} losses for the {base} parameters of the base, and four for each is little; "
+        "its coefficients and their intervals would move with any one run"
+    ]
+
+
+def _one_ratio(block: Block) -> list[str]:
+    n, d = np.log(block.x["N"]), np.log(block.x["D"])
+    if min(len(np.unique(n)), len(np.unique(d))) < 3:
+        return []
+    r = float(np.corrcoef(n, d)[0, 1])
+    if 1 - r * r > COLLINEAR:
+        return []
+    ratio = np.exp(d - n) * block.centre["D"] / block.centre["N"]
+    span = f"{ratio.min():.3g}" + (
+        f" to {ratio.max():.3g}" if ratio.max() > 1.02 * ratio.min() else ""
+    )
+    return [
+        f"not identified: N and D move together (D/N = {span}, correlation {r:.4f}), so what N explains is not told from "
+        "what D explains; train some sizes at other D/N"
+    ]
 
 
 def measured(x: dict[str, Array]) -> dict[str, tuple[float, ...]]:
     """Widths below 16 by role, for the roles that vary."""
     found = {role: widths(x, f"P_{role}") for role in ROLES}
     return {role: P for role, P in found.items() if P}
+
+
+def unidentified(fit: "Fit", block: Block) -> tuple[str, ...]:
+    """Parameters that nothing should rest on: open ones, the coefficients that go with them, or all of the base by design."""
+    base = {q.name for q in block.law.base.params(dict(block.x))}
+    out = base if [*_few(block), *_one_ratio(block)] else set(open_ones(fit))
+    along = {q.name for q in fit.law.params for _, exponent, _ in q.centre if exponent in out}
+    return tuple(q.name for q in fit.law.params if q.name in out | along)
+
+
+def open_ones(fit: "Fit") -> dict[str, tuple[float, float]]:
+    """E and exponents that the data leave open, with what fits."""
+    out = {}
+    for q in fit.law.params:
+        low, high = reach(fit, q.name)
+        if q.name == "E":
+            wide = low <= 0 or high - low >= 0.5 * q.upper
+        else:
+            wide = q.unit == "" and q.link == "log" and high > WIDE * low
+        if wide and q.name not in fit.one_cluster:
+            out[q.name] = low, high
+    return out
+
+
+def reach(fit: "Fit", name: str) -> tuple[float, float]:
+    """What the draws or the profile do not reject, whichever is wider."""
+    ends = [fit.interval(name)]
+    if name in fit.profiles:
+        ends.append(fit.profiles[name].interval)
+    return min(low for low, _ in ends), max(high for _, high in ends)

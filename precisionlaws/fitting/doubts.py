@@ -6,12 +6,11 @@ import numpy as np
 
 from precisionlaws.fitting import diagnose
 from precisionlaws.fitting.resample import Draws, Solved
-from precisionlaws.fitting.solve import NOTHING, THIN
+from precisionlaws.fitting.solve import NOTHING
 
 if TYPE_CHECKING:
     from precisionlaws.fitting.fit import Fit
 
-WIDE = 3.0  # an exponent whose 95% interval spans this ratio is called not identified
 MISFIT = 1e-2  # p of the lack-of-fit test below which a base is said to misfit
 FLAT = 1e-7  # scaled curvature, of 1, below which a direction counts as free
 ALIKE = 0.98  # an efficiency whose interval reaches this is not told from 16 bits (Kumar's form never reaches 1)
@@ -23,10 +22,8 @@ def doubts(fit: "Fit", solved: tuple[Solved, ...], draws: Draws) -> list[str]:
     for s in solved:
         out += diagnose.design_gaps(s.block)
         n, p = len(s.block.y), len(s.block.own)
-        if n < 2 * p:
-            out.append(
-                f"{n} {'losses' if s.block.kind == 'loss' else 'δ'} for {p} parameters: fewer than two each"
-            )
+        if n < 2 * p and s.block.kind == "delta":
+            out.append(f"{n} δ for {p} parameters: fewer than two each")
     if (fit.law.scales or fit.law.added) and not fit.measured:
         out.append("no run below 16 bits: nothing is learnt of bits, and the law is its base")
     out += _not_certified(fit)
@@ -41,7 +38,7 @@ def doubts(fit: "Fit", solved: tuple[Solved, ...], draws: Draws) -> list[str]:
     if fit.one_cluster:
         out.append(f"no interval for {', '.join(fit.one_cluster)}: measured in one family only")
     out += _misfit(solved[0])
-    out += _flat_E(fit, solved[0])
+    out += _flat_E(fit)
     out += _wide(fit)
     out += _like_16(fit)
     return out
@@ -95,32 +92,42 @@ def _misfit(s: Solved) -> list[str]:
     ]
 
 
-def _flat_E(fit: "Fit", s: Solved) -> list[str]:
-    if "E" not in fit.params:
+def _flat_E(fit: "Fit") -> list[str]:
+    if "E" not in diagnose.open_ones(fit):
         return []
-    top = s.block.upper[[q.name for q in s.block.params].index("E")]
-    low, high = fit.interval("E")
-    if len(s.block.y) <= THIN:  # with more rows the profile is as narrow as the interval
-        flat = diagnose.flat_range(s.block, s.u, "E", s.delta)
-        low, high = min(low, flat[0]), max(high, flat[1])
-    if low > 0 and high - low < 0.5 * top:
-        return []
+    low, high = diagnose.reach(fit, "E")
+    top = float(np.min(fit.rows["loss"]))
     return [
-        f"E not identified: anything from {low:.2g} to {high:.2g} nats fits within 95% (lowest loss {top / 0.999:.3g}); "
+        f"E not identified: anything from {low:.2g} to {high:.2g} nats fits within 95% (lowest loss {top:.3g}); "
         f"A, B, α and β move with it{', efficiencies hardly' if fit.law.scales else ''}"
     ]
 
 
 def _wide(fit: "Fit") -> list[str]:
+    """Exponents whose interval is wide, or holds zero where it may."""
+    found = diagnose.open_ones(fit)
+    text = {
+        q.name: f"{q.name} {fit.params[q.name]:.2g} ({low:.2g} to {high:.2g})"
+        for q in fit.law.params
+        for low, high in [diagnose.reach(fit, q.name)]
+    }
+    wide = [text[name] for name in found if name != "E"]
+    zero = [
+        text[q.name]
+        for q in fit.law.params
+        if q.unit == "" and q.link == "identity" and q.name not in fit.one_cluster
+        for low, high in [diagnose.reach(fit, q.name)]
+        if low <= 0 <= high
+    ]
     out = []
-    for q in fit.law.params:
-        if q.unit == "" and q.name not in fit.one_cluster:  # exponents
-            low, high = fit.interval(q.name)
-            crosses = low <= 0 <= high and q.link == "identity"
-            if crosses or (q.link == "log" and high > WIDE * low):
-                out.append(
-                    f"{q.name} not identified: {fit.params[q.name]:.2g}, 95% interval {low:.2g} to {high:.2g}"
-                )
+    if wide:
+        at = fit.rows.groupby(["N", "D"]).ngroups
+        out.append(
+            f"not identified: {', '.join(wide)}; {fit.objective.n} losses at {at} (N, D) leave the base open: use "
+            "what stands first in the table, and no prediction beyond the data"
+        )
+    if zero:
+        out.append(f"not told from zero: {', '.join(zero)}")
     return out
 
 

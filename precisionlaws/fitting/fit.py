@@ -1,23 +1,25 @@
 """`fit(frame, law) -> Fit`: coefficients, draws of them, and the evidence for both."""
 
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from precisionlaws import laws
 from precisionlaws.fitting import diagnose, oracle, resample
+from precisionlaws.fitting.derived import blocks, derived
 from precisionlaws.fitting.diagnose import Certificate
+from precisionlaws.fitting.interaction import Interaction, product_law
 from precisionlaws.fitting.objective import Block, block, on_effective
+from precisionlaws.fitting.profiles import Profile, profiles
 from precisionlaws.fitting.rows import Rows, centre, select
 from precisionlaws.fitting.sensitivity import Variant
 from precisionlaws.fitting.sensitivity import sensitivity as variants
 from precisionlaws.fitting.solve import Solution, minimise, search
 from precisionlaws.laws import Law
-from precisionlaws.laws.base import BITS, OFF, ROLES, Array, columns
+from precisionlaws.laws.base import BITS, Array, columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +65,9 @@ class Fit:
     sha256: str  # of the fitted rows
     versions: Mapping[str, str]
     sensitivity: tuple[Variant, ...] = ()  # of the loss block to other choices, where asked for
+    profiles: Mapping[str, Profile] = field(default_factory=dict)  # of E and the exponents
+    interaction: Interaction | None = None  # of roles quantized together, where some were
+    unidentified: tuple[str, ...] = ()  # parameters that the data leave open
 
     @property
     def certified(self) -> bool:
@@ -77,15 +82,15 @@ class Fit:
         return diagnose.measured(columns(self.rows, BITS))
 
     def quantity(self, name: str) -> tuple[float, Array]:
-        """Value and draws of a parameter, of eff(P), eff_w(P), eff_a(P), eff_kv(P), or of N_opt_exponent."""
+        """Value and draws of a parameter, or of what follows from them: eff(P), eff_w(P), N_opt_exponent, L_centre …"""
         if name in self.params:
             return self.params[name], self.samples[name]
-        point, draws = (_derived(self, name, p) for p in (self.params, self.samples))
+        point, draws = (derived(self, name, p) for p in (self.params, self.samples))
         return float(np.ravel(point)[0]), np.ravel(draws)
 
     def value(self, name: str, params: Mapping[str, Any]) -> float:
         """A parameter or a derived quantity at other parameters of the same law."""
-        return float(params[name] if name in params else np.ravel(_derived(self, name, params))[0])
+        return float(params[name] if name in params else np.ravel(derived(self, name, params))[0])
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Interval of a parameter or of a derived quantity."""
@@ -127,8 +132,6 @@ class Fit:
 
         Among it `intervals`: {name: [low, high]} at `level`, of parameters and of what `derived` holds.
         """
-        from precisionlaws.fitting.summary import derived
-
         out = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
@@ -136,7 +139,8 @@ class Fit:
         }
         for name in ("objective", "certificate", "penalty_objective", "penalty_certificate"):
             out[name] = None if out[name] is None else asdict(out[name])
-        names = [*self.params, *(name for name, _ in derived(self) if name not in self.params)]
+        shown = (name for rows in blocks(self) for name, _ in rows)
+        names = [*self.params, *(name for name in shown if name not in self.params)]
         out |= {
             "law": self.law.name,
             "n": self.objective.n,
@@ -149,6 +153,8 @@ class Fit:
         }
         out["derived"] = {n: self.quantity(n)[0] for n in names if n not in self.params}
         out["sensitivity"] = [asdict(v) for v in self.sensitivity]
+        out["profiles"] = {k: asdict(v) for k, v in self.profiles.items()}
+        out["interaction"] = None if self.interaction is None else asdict(self.interaction)
         out["samples"] = {k: v.tolist() for k, v in self.samples.items()}
         for name in ("rows", "delta_rows"):
             table = getattr(self, name)
@@ -175,18 +181,28 @@ class Fit:
         for name, kind in (("objective", Objective), ("certificate", Certificate)):
             for key in (name, f"penalty_{name}"):
                 if out[key] is not None:
-                    fields: dict[str, Any] = {
-                        k: tuple(v) if isinstance(v, list) else v for k, v in out[key].items()
-                    }
-                    out[key] = kind(**fields)
+                    out[key] = kind(**_tuples(out[key]))
         out["samples"] = {k: np.array(v) for k, v in out["samples"].items()}
         out["sensitivity"] = tuple(Variant(**v) for v in out.get("sensitivity", ()))
+        out["profiles"] = {k: Profile(**_tuples(v)) for k, v in out.get("profiles", {}).items()}
+        if out.get("interaction") is not None:
+            out["interaction"] = Interaction(**_tuples(out["interaction"]))
         out["left_out"] = tuple((why, n) for why, n in out["left_out"])
-        for name in ("one_cluster", "warnings"):
-            out[name] = tuple(out[name])
+        for name in ("one_cluster", "warnings", "unidentified"):
+            out[name] = tuple(out.get(name, ()))
         out["intervals"] = out["method"]
         fields = {k: v for k, v in out.items() if k in cls.__dataclass_fields__}
         return cls(**{**fields, "law": law})
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists of a JSON as tuples."""
+    if all(isinstance(v, list) for v in fields.values()):
+        return {k: tuple(v) for k, v in fields.items()}
+    return {
+        k: tuple(v) if isinstance(v, list) else _tuples(v) if isinstance(v, dict) else v
+        for k, v in fields.items()
+    }
 
 
 def fit(
@@ -256,9 +272,10 @@ def fit(
         rows=rows.loss, delta_rows=rows.delta, left_out=rows.left_out, warnings=(), seed=seed,
         sha256=rows.sha256, versions=_versions(),
         sensitivity=variants(law, rows.loss, base, found[0].u[0], threshold) if sensitivity else (),
+        profiles={name: p for s in solved for name, p in profiles(s).items()},
+        interaction=product_law(law, rows.loss, solved[0]),
     )  # fmt: skip
-    from dataclasses import replace
-
+    result = replace(result, unidentified=diagnose.unidentified(result, base))
     from precisionlaws.fitting.doubts import doubts
 
     said = [*rows.warnings, *doubts(result, solved, draws)]
@@ -310,27 +327,6 @@ def _noise(residual: Array, fitted: Array) -> dict[str, float]:
     cost = (residual**2 / var + np.log(var)).sum(-1)
     best = np.unravel_index(np.argmin(cost), cost.shape)
     return {"sigma0": float(s0[best]), "r": float(r[best])}
-
-
-def _derived(fit: Fit, name: str, p: Mapping[str, Any]) -> Any:
-    if name == "N_opt_exponent" and "alpha" in p and "beta" in p:
-        return p["beta"] / (p["alpha"] + p["beta"])
-    match = re.fullmatch(r"eff(?:_(w|a|kv))?\((\d+(?:\.\d+)?)\)", name)
-    if match is None or not fit.law.on("N"):
-        known = [
-            *fit.params,
-            "N_opt_exponent",
-            *(["eff(P)", *(f"eff_{r}(P)" for r in fit.measured)] if fit.law.on("N") else []),
-        ]
-        raise ValueError(
-            f"no quantity {name!r} in a fit of {fit.law.full_name}; there are {', '.join(known)}"
-        )
-    P = float(match[2])
-    x = {
-        f"P_{r}": np.array(P if match[1] in (None, r) and r in fit.measured else OFF) for r in ROLES
-    }
-    with np.errstate(all="ignore"):
-        return np.asarray(fit.law.scale(p, x)) + 0.0
 
 
 def _text(loss: str, delta: float, law: Law, noise: Mapping[str, float], kind: str) -> str:

@@ -3,14 +3,17 @@
 from typing import TYPE_CHECKING
 
 from precisionlaws.fitting import sensitivity
+from precisionlaws.fitting.derived import EFFICIENCY, blocks
 from precisionlaws.fitting.diagnose import Certificate
+from precisionlaws.fitting.interaction import sentence
+from precisionlaws.fitting.order import detectable, order
 
 if TYPE_CHECKING:
     from precisionlaws.fitting.fit import Fit
 
 
 def summary(fit: "Fit", level: float = 0.95) -> str:
-    """Law, objective, coefficients with intervals, certificate, warnings."""
+    """What was fitted, what the data determine best, roles compared, evidence, warnings."""
     lines = [f"{fit.law.full_name}   {fit.law.source}"]
     for o in (fit.objective, fit.penalty_objective):
         if o is not None:
@@ -18,9 +21,15 @@ def summary(fit: "Fit", level: float = 0.95) -> str:
     lines.append(f"  {fit.clusters} clusters; {fit.intervals}")
     lines += [f"  left out: {n} rows, {why}" for why, n in fit.left_out]
     lines += ["", *table(fit, level), ""]
+    said = order(fit) if fit.law.on("N") else []
+    if fit.interaction is not None:
+        said.append(sentence(fit.interaction))
+    lines += [*said, ""] if said else []
     lines.append(f"certificate: {_evidence(fit.certificate)}")
     if fit.penalty_certificate is not None:
         lines.append(f"certificate of δ: {_evidence(fit.penalty_certificate)}")
+    if fit.certificate.least:
+        lines.append(f"least determined, about the centre of the data: {fit.certificate.least}")
     if fit.sensitivity:
         lines += [
             "",
@@ -32,41 +41,54 @@ def summary(fit: "Fit", level: float = 0.95) -> str:
 
 
 def table(fit: "Fit", level: float) -> list[str]:
-    """Parameters, then derived quantities."""
-    head = ("parameter", "estimate", f"{level:.0%} low", "high", "unit")
-    rows = [(q.name, q.unit) for q in fit.law.params]
-    rows += [(name, unit) for name, unit in derived(fit) if name not in fit.params]
-    body = []
-    for name, unit in rows:
-        low, high = fit.interval(name, level)
-        body.append((name, *(f"{v:.5g}" for v in (fit.quantity(name)[0], low, high)), unit))
-    size = [max(len(r[i]) for r in (head, *body)) for i in range(len(head))]
-    return ["  ".join(_cell(r, i, size) for i in range(len(head))).rstrip() for r in (head, *body)]
+    """Quantities in blocks, best determined first: of bits, of the base, exponents, raw coefficients.
 
-
-def headline(fit: "Fit") -> list[str]:
-    """What the sensitivity table shows: exponents, E, and efficiencies."""
-    base = [q.name for q in fit.law.params if q.unit == "" or q.name == "E"]
-    base = [name for name in base if name in fit.sensitivity[0].params]
-    free = [q.name for q in fit.law.params if q.unit in ("N_eff/N", "D_eff/D")]
-    return [*base, *free, *(name for name, _ in derived(fit))]
-
-
-def derived(fit: "Fit") -> list[tuple[str, str]]:
-    """Names and units of what follows from the parameters."""
-    out = [("N_opt_exponent", "N* ~ FLOP^x")] if {"alpha", "beta"} <= set(fit.params) else []
-    if fit.law.on("N"):
-        out += [
-            (f"eff_{r}({P:g})", "N_eff/N")
-            for r, widths in fit.measured.items()
-            for P in widths
-            if f"eff_{r}[{P:g}]" not in fit.params
-        ]
+    detectable: the least shortfall of an efficiency from 1 that such a study finds (80% power at 5%).
+    """
+    head = ("", "estimate", f"{level:.0%} low", "high", "detectable", "unit")
+    groups = [[_row(fit, name, unit, level) for name, unit in rows] for rows in blocks(fit) if rows]
+    every = [head, *(row for rows in groups for row in rows)]
+    if not any(row[4] for row in every[1:]):
+        every = [(*row[:4], "", row[5]) for row in every]
+    size = [max(len(r[i]) for r in every) for i in range(len(head))]
+    text = [
+        "  ".join(_cell(r, i, size) for i in range(len(head)) if size[i]).rstrip() for r in every
+    ]
+    out, at = text[:1], 1
+    for rows in groups:
+        out += [*([""] if at > 1 else []), *text[at : at + len(rows)]]
+        at += len(rows)
     return out
 
 
+def _row(fit: "Fit", name: str, unit: str, level: float) -> tuple[str, ...]:
+    low, high = fit.interval(name, level)
+    least = ""
+    if unit in EFFICIENCY and name not in fit.one_cluster:
+        found = detectable(fit, name)
+        least = f"{found:.2g}" if found < 1 else "> 1"
+    if name in fit.unidentified:
+        unit = f"{unit}  not identified".lstrip()
+    return (name, *(f"{v:.5g}" for v in (fit.quantity(name)[0], low, high)), least, unit)
+
+
+def headline(fit: "Fit") -> list[str]:
+    """What the sensitivity table shows: efficiencies, exponents and E."""
+    bits, base, shape, coefficients = blocks(fit)
+    names = [
+        name for name, unit in (*bits, *base) if unit in EFFICIENCY or name == "N_opt_exponent"
+    ]
+    shown = [
+        *names,
+        *(name for name, unit in shape if unit == ""),
+        *(n for n, _ in coefficients if n == "E"),
+    ]
+    known = fit.sensitivity[0].params
+    return [name for name in shown if name in known or name not in fit.params]
+
+
 def _cell(row: tuple[str, ...], i: int, size: list[int]) -> str:
-    return row[i].rjust(size[i]) if i in (1, 2, 3) else row[i].ljust(size[i])
+    return row[i].rjust(size[i]) if i in (1, 2, 3, 4) else row[i].ljust(size[i])
 
 
 def _evidence(c: Certificate) -> str:

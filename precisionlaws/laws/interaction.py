@@ -20,7 +20,7 @@ BESIDE = True
 
 
 def params(x: dict[str, Array]) -> tuple[Param, ...]:
-    found, alone = joint(x)
+    found, single = joint(x)
     if not found:
         raise ValueError(
             "no run quantizes two roles at once: there is no interaction to fit; "
@@ -31,7 +31,7 @@ def params(x: dict[str, Array]) -> tuple[Param, ...]:
         name, lacking = next(iter(found.items()))
         raise ValueError(
             f"no joint format has all its parts trained alone ({name} lacks {', '.join(lacking)}; alone there are "
-            f"{', '.join(alone) or 'none'}): an interaction is not told from the efficiencies"
+            f"{', '.join(single) or 'none'}): an interaction is not told from the efficiencies"
         )
     return tuple(
         Param(name=f"kappa[{name}]", unit="N_eff/product", lower=1e-3, upper=1e3, start=(0.5, 2.0))
@@ -75,12 +75,17 @@ def notes(x: dict[str, Array]) -> tuple[str, ...]:
 def joint(x: dict[str, Array]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """Joint formats, each with those of its parts that were never trained alone; and the formats trained alone."""
     names = np.unique(named_formats(x)).tolist()
-    alone = tuple(name for name in names if len(parts(name)) == 1)
+    single = tuple(name for name in names if len(parts(name)) == 1)
     return {
-        name: tuple(single for r, b in parts(name).items() if (single := f"{r}{b:g}") not in alone)
+        name: tuple(part for part in alone(name) if part not in single)
         for name in names
         if len(parts(name)) > 1
-    }, alone
+    }, single
+
+
+def alone(name: str) -> tuple[str, ...]:
+    """The formats of its roles: w4a4 → w4, a4."""
+    return tuple(f"{r}{b:g}" for r, b in parts(name).items())
 
 
 def parts(name: str) -> dict[str, float]:

@@ -1,0 +1,141 @@
+"""Profile likelihoods: how much worse the fit becomes when E, or an exponent, is held at another value.
+
+Rows of a family share their noise, so the rise is scaled to the spread that refits without each family
+have (Chandler & Bate 2007), and its limit is that of F(1, G − 1) rather than χ²₁. Where an interval of
+the draws follows the curvature at the minimum, a profile follows the valley itself.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from precisionlaws.fitting.objective import Block
+from precisionlaws.fitting.resample import Solved
+from precisionlaws.fitting.simultaneous import blocked
+from precisionlaws.fitting.solve import THIN, minimise
+from precisionlaws.laws.base import Array, Param
+
+STEPS = 80
+NEAR = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0])  # standard errors to either side
+WIDE = 14  # points over all the values that the law allows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One parameter: values in its own units, ascending, and the rise of the objective at each."""
+
+    values: tuple[float, ...]
+    rise: tuple[float, ...]  # likelihood-ratio statistic, 0 at the minimum
+    limit: float  # of `rise`, at 95%
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The values that the data do not reject at 95%, between grid points by √rise; ends of the grid if none is rejected."""
+        root = np.sqrt(np.array(self.rise))
+        inside = np.flatnonzero(root <= np.sqrt(self.limit))
+        a, b = int(inside[0]), int(inside[-1])
+        low = self.values[a] if a == 0 else self._cross(root, a - 1, a)
+        high = self.values[b] if b == len(root) - 1 else self._cross(root, b, b + 1)
+        return low, high
+
+    @property
+    def open(self) -> tuple[bool, bool]:
+        """No value is rejected below; above."""
+        return self.rise[0] <= self.limit, self.rise[-1] <= self.limit
+
+    def _cross(self, root: Array, a: int, b: int) -> float:
+        t = (np.sqrt(self.limit) - root[a]) / (root[b] - root[a])
+        return float(self.values[a] + t * (self.values[b] - self.values[a]))
+
+
+def profiles(s: Solved) -> dict[str, Profile]:
+    """Profiles of E and the exponents of a block, all points in one batch."""
+    from scipy import stats
+
+    b = s.block
+    chosen = [j for j in b.own if _asked(b.params[j])]
+    if not chosen or len(b.y) > THIN:  # with more rows the draws' interval is as good
+        return {}
+    cluster = blocked(s.cluster)
+    G = int(cluster.max()) + 1
+    dof = G - 1 if G > 1 else max(len(b.y) - len(b.own), 1)
+    naive, robust, slope, noise, C = _spreads(s, cluster)
+    grids = [_grid(b, s.u, j, np.sqrt(max(naive[j], robust[j]))) for j in chosen]
+    place = np.repeat(chosen, [len(g) for g in grids])
+    held = np.concatenate(grids)
+    start = s.u + (held - s.u[place])[:, None] * (C[place] / C[place, place][:, None])
+    lo, hi = (np.repeat(end[None], len(held), 0) for end in (b.lower, b.upper))
+    at = np.arange(len(held))
+    start[at, place] = lo[at, place] = hi[at, place] = held
+    value = minimise(b, start, s.delta, lower=lo, upper=hi, tol=1e-5, steps=STEPS).value
+    r = b.y - b.predict(s.u[None])[0]
+    psi = np.clip(r, -s.delta, s.delta)
+    least = float((psi * (r - 0.5 * psi)).sum())
+    limit = float(stats.f.ppf(0.95, 1, dof))
+    out = {}
+    for j, grid in zip(chosen, grids, strict=True):
+        twice = 2 * np.maximum(value[place == j] - least, 0.0)
+        bend = _slope(twice, (grid - s.u[j]) ** 2, C[j, j], robust[j], slope)
+        rise = twice * bend / noise * naive[j] / robust[j]
+        rise = np.where(np.isfinite(rise), rise, 1e300)
+        rise[grid == s.u[j]] = 0.0
+        natural = np.exp(grid) if b.params[j].link == "log" else grid
+        out[b.params[j].name] = Profile(
+            values=tuple(map(float, natural)), rise=tuple(map(float, rise)), limit=limit
+        )
+    return out
+
+
+def _asked(q: Param) -> bool:
+    return q.name == "E" or (q.unit == "" and q.link != "below")
+
+
+def _grid(b: Block, u: Array, j: int, se: float) -> Array:
+    near = se * NEAR
+    box = np.linspace(b.lower[j], b.upper[j], WIDE)
+    points = np.concatenate([u[j] - near, u[j : j + 1], u[j] + near, box])
+    return np.unique(np.clip(points, b.lower[j], b.upper[j]))
+
+
+def _slope(twice: Array, squared: Array, C: float, variance: float, slope: float) -> float:
+    """Mean ψ′ over one or two standard errors: at the minimum alone it says little of a threshold far below the noise."""
+    z2 = squared / variance
+    near = (z2 > 0.2) & (z2 < 5)
+    if not near.any():
+        return slope
+    return float(np.clip(np.median(twice[near] * C / squared[near]), slope / 4, slope * 4))
+
+
+def _spreads(s: Solved, cluster: Array) -> tuple[Array, Array, float, float, Array]:
+    """Variances of u, rows independent and by family; mean ψ′ and ψ²; and (JᵀJ)⁻¹.
+
+    The robust objective is treated as least squares on ψ/ψ′ (Heritier & Ronchetti 1994), whose 2 ΔF·ψ′/ψ² is χ²₁
+    where rows are independent.
+    """
+    b, u = s.block, s.u
+    n = len(b.y)
+    J = b.jacobian(u[None])[1][0][list(b.own)]
+    r = b.y - b.predict(u[None])[0]
+    psi = np.clip(r, -s.delta, s.delta)
+    slope = max(float(np.mean(psi == r)), 1 / n)
+    noise = max(float((psi**2).sum()) / max(n - len(J), 1), 1e-300)
+    K = J @ J.T
+    d = 1 / np.sqrt(np.maximum(np.diag(K), 1e-300))
+
+    def inverse(M: Array) -> Array:
+        return np.linalg.pinv(M * d[:, None] * d, rcond=1e-12, hermitian=True) * d[:, None] * d
+
+    C = inverse(K)
+    G = int(cluster.max()) + 1
+    naive = np.diag(C) * noise
+    robust = naive
+    if G > 1:
+        parts = [J[:, cluster == g] for g in range(G)]
+        moves = [inverse(K - P @ P.T) @ P @ psi[cluster == g] for g, P in enumerate(parts)]
+        robust = (G - 1) / G * (np.array(moves) ** 2).sum(0)
+    full = np.zeros((len(u), len(u)))
+    full[np.ix_(b.own, b.own)] = C
+    wide = [np.full(len(u), np.nan), np.full(len(u), np.nan)]
+    for out, v in zip(wide, (naive, np.maximum(robust, 1e-300)), strict=True):
+        out[list(b.own)] = v / slope**2
+    return wide[0], wide[1], slope, noise, full
