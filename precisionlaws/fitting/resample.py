@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 
 from precisionlaws.fitting.objective import Block
-from precisionlaws.fitting.solve import derivatives, minimise
+from precisionlaws.fitting.solve import Solution, derivatives, minimise
 from precisionlaws.laws.base import Array
 
 FEW = 20  # clusters: below, jackknife; above, bootstrap
 LANDING = 6  # Newton steps from a combination of parameters to the combination of fitted values
+LANDED = 1e-3  # Newton decrement relative to the squared distance that no parameters can close
 GOOD = 1e-4  # Newton decrement relative to the objective: a refit is done, statistically
 MOST = 20_000_000  # draws × rows that are refitted
 SMALL = (
@@ -97,18 +98,31 @@ def _jackknife(
     out, ok, refits = [], [], []
     for s, label in zip(solved, labels, strict=True):
         W = (label[None, :] != names[:, None]).astype(float)
-        box = _box(s.block, solved[0].block, refits, G)
-        near = minimise(s.block, np.repeat(s.u[None], G, 0), s.delta, W=W, tol=1e-8, **box)
-        refit = minimise(s.block, near.u, s.delta, W=W, exact=True, **box)
+        refit = _refit(s, W, _box(s.block, solved[0].block, refits, G))
         fitted = s.block.predict(s.u[None])
         y = fitted + z @ (s.block.predict(refit.u) - fitted)
         box = _box(s.block, solved[0].block, out, resamples)
         start = s.u + z @ (refit.u - s.u)
-        out.append(minimise(s.block, start, np.inf, y=y, steps=LANDING, **box).u)
+        landed = minimise(s.block, start, np.inf, y=y, tol=LANDED, steps=LANDING, **box)
+        out.append(landed.u)
         refits.append(refit.u)
         ok.append(refit.decrement < GOOD)
     method = f"delete-one-family jackknife (CR3), t with {G - 1} degrees of freedom"
     return Draws(u=tuple(out), method=method, clusters=G, converged=float(np.mean(ok)))
+
+
+def _refit(s: Solved, W: Array, box: dict[str, Any]) -> Solution:
+    """Minima under the weights W (G, n), by the exact Hessian where Gauss-Newton does not arrive."""
+    near = minimise(s.block, np.repeat(s.u[None], len(W), 0), s.delta, W=W, tol=1e-8, **box)
+    if near.converged.all():
+        return near
+    far = ~near.converged
+    ends = {name: bound[far] for name, bound in box.items()}
+    again = minimise(s.block, near.u[far], s.delta, W=W[far], exact=True, tol=1e-8, **ends)
+    merged = {name: getattr(near, name).copy() for name in Solution.__dataclass_fields__}
+    for name, value in merged.items():
+        value[far] = getattr(again, name)
+    return Solution(**merged)
 
 
 def _bootstrap(

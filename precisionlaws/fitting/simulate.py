@@ -1,7 +1,7 @@
 """Frames of a study that was never run: what would a law's losses look like, and could `fit` find it again?
 
-The noise is that of paired runs: one draw for each family and D, shared by all widths because their
-initialization and batches are the same, and a smaller one for each run.
+The noise is that of paired runs: draws for each family, its slope in ln D and each (family, D), shared by
+all widths because their initialization and batches are the same, and a smaller one for each run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from precisionlaws.laws import OFF, Law
-from precisionlaws.laws.base import BITS
+from precisionlaws.laws.base import BITS, Array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,21 +46,35 @@ def simulate(
     design: "pd.DataFrame",
     *,
     family_sd: float = 0.0,
+    slope_sd: float = 0.0,
     branch_sd: float = 0.0,
     run_sd: float = 0.0,
     delta_sd: tuple[float, float] = (0.0, 0.0),
+    delta_family_sd: float = 0.0,
     seed: int = 0,
 ) -> "pd.DataFrame":
-    """The design with losses: noise of families, of (family, D), of runs, and (σ0, r) of δ; sd in nats."""
+    """The design with losses.
+
+    Noise in nats: of families, of a family's slope in ln D (as runs from one trunk share it), of (family, D)
+    and of runs. Noise of δ: sd² = σ0² + (r δ)² of each row, and a relative part shared by a family.
+    """
     rng = np.random.default_rng(seed)
     table = design.reset_index(drop=True)
     x = law.read(table, *BITS)
     delta = np.asarray(law.penalty(params, x, law.paired)) + np.zeros(len(table))
     loss = law.loss(params, {**x, "P_post": np.full(len(table), OFF)})
     for sd, keys in ((family_sd, ["family"]), (branch_sd, ["family", "D"]), (run_sd, ["run_id"])):
-        group = table.groupby(keys, sort=False).ngroup().to_numpy()
-        loss = loss + sd * rng.standard_normal(group.max() + 1)[group]
+        loss = loss + sd * _shared(table, keys, rng)
     post = x["P_post"] < OFF
     noise = np.hypot(delta_sd[0], delta_sd[1] * delta) * rng.standard_normal(len(table))
+    away = np.log(x["D"]) - np.log(x["D"]).mean()
+    loss = loss + slope_sd * _shared(table, ["family"], rng) * away
+    noise = noise + delta_family_sd * delta * _shared(table, ["family"], rng)
     delta = np.where(post, delta + noise, np.nan)
     return table.assign(loss=loss + np.where(post, delta, 0.0), delta_ptq=delta)
+
+
+def _shared(table: "pd.DataFrame", keys: list[str], rng: np.random.Generator) -> Array:
+    """A standard normal draw for each group, given to all its rows."""
+    group = table.groupby(keys, sort=False).ngroup().to_numpy()
+    return rng.standard_normal(group.max() + 1)[group]
