@@ -57,12 +57,11 @@ def select(frame: Table, law: Law) -> Rows:
     left_out: list[tuple[str, int]] = [(why, n) for why, n in frame.attrs.get("left_out", ())]
     warnings = [*frame.attrs.get("warnings", ()), *warnings]
     table = _keep(table, table["status"] == "finished", "status is not finished", left_out)
-    table = _keep(
-        table,
-        table["phase"] == "final",
-        "phase is not final (the schedule does not end there)",
-        left_out,
-    )
+    if (table["phase"] == "stable").all():  # asked for: they are never the only rows of a study
+        warnings.append("all rows are of weights before the decay: not the losses of finished runs")
+    else:
+        why = "phase is not final (the schedule does not end there)"
+        table = _keep(table, table["phase"] == "final", why, left_out)
     after = table["P_post"] < OFF
     delta = table[after] if law.paired else table[:0]
     loss = (

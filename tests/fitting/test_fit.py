@@ -346,3 +346,9 @@ def test_efficiencies_without_an_anchor_at_16_bits_are_called_free(demo: Any) ->
     said = " ".join(fit(low, "neff_free", resamples=50).warnings)
     assert "no run has P_w at 16 bits: eff_w is known only up to a factor, which A absorbs" in said
     assert "some combination of the parameters is free" in said
+
+
+def test_undecayed_rows_are_fitted_where_nothing_else_is_given(demo: Any) -> None:
+    found = fit(demo.assign(phase="stable"), "ptq_kumar", resamples=50)
+    assert len(found.rows) == 24
+    assert any("weights before the decay" in w for w in found.warnings)

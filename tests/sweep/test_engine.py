@@ -88,6 +88,28 @@ def test_kill_9_half_way_and_again(study_file: Path, tmp_path: Path, whole_group
 
 
 @pytest.mark.slow
+def test_killed_ten_times_at_random_moments() -> None:
+    """Workers, parents, within renames: benchmarks/bench_kill.py, which says what it compared."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_kill.py"
+    done = subprocess.run([sys.executable, str(script), "10"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the frame is identical but for `seconds`" in done.stdout
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_worker_leaves_its_unit_to_another(study_file: Path, tmp_path: Path) -> None:
+    command = [*COMMAND, "sweep", str(study_file), "--store", str(tmp_path / "s"), "tokens=512000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while not list((tmp_path / "s").glob("claims/*.json")):
+        time.sleep(0.05)
+    worker = json.loads(next((tmp_path / "s").glob("claims/*.json")).read_text())["pid"]
+    os.kill(worker, signal.SIGTERM)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert "5 of 5 points" in out
+
+
+@pytest.mark.slow
 def test_an_error_that_was_outlived_is_no_failure(study_file: Path, tmp_path: Path) -> None:
     """PTQ of one run fails and is repaired: later sweeps are whole, also without --retry."""
     store = tmp_path / "s"
