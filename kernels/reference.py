@@ -19,6 +19,8 @@ from torch import Tensor
 
 from precisionlaws.kernels.pieces import by_pieces
 
+SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
+
 
 def q_max_of(bits: int) -> int:
     """The largest code of a narrow symmetric integer: 7 for 4 bits."""
@@ -37,10 +39,21 @@ def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor
 
 def _fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
     grouped, limit = _grouped(x, q_max, group)
-    s = _scale(grouped, limit)
-    # The quotient is a fresh tensor, so all that follows is in place: 4 passes and the maximum.
-    y = _clip((grouped / s).round_(), limit).mul_(s)
+    s = _quotient(grouped, limit)
+    # The quotient by s is a fresh tensor, so all that follows is in place: 3 or 4 passes and the maximum.
+    if _all_normal(s):
+        y = (grouped / s).round_().mul_(s)
+    else:
+        s = s.masked_fill_(s == 0, 1.0)
+        y = _clip((grouped / s).round_(), limit).mul_(s)
     return y.view(x.shape).to(x.dtype)
+
+
+def _all_normal(s: Tensor) -> bool:
+    """No scale is 0, subnormal or NaN, so that no code overflows: a question that is free on a CPU only."""
+    if not s.is_cpu or torch.compiler.is_compiling() or not s.numel():
+        return False
+    return s.amin().item() >= SMALLEST_NORMAL
 
 
 def scale(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
@@ -106,12 +119,17 @@ def check_group(x: Tensor, group: int | None) -> None:
 
 def _scale(grouped: Tensor, q_max: float | Tensor) -> Tensor:
     """(..., 1)"""
+    s = _quotient(grouped, q_max)
+    return s.masked_fill_(s == 0, 1.0)
+
+
+def _quotient(grouped: Tensor, q_max: float | Tensor) -> Tensor:
+    """max|x| / q_max of every group, (..., 1)"""
     if not grouped.numel():
         return grouped.new_ones(*grouped.shape[:-1], 1)
     if grouped.is_cuda and not isinstance(q_max, Tensor):
         q_max = grouped.new_full((), q_max)  # by a number, CUDA divides as times its reciprocal
-    s = _row_max(grouped.abs()).div_(q_max)
-    return s.masked_fill_(s == 0, 1.0)
+    return _row_max(grouped.abs()).div_(q_max)
 
 
 def _row_max(x: Tensor) -> Tensor:
