@@ -192,7 +192,11 @@ def search(block: Block, delta: float, W: Array | None = None) -> Solution:
     """All starts, best first; `converged` holds at the Newton decrement of the exact Hessian."""
     if len(block.y) > THIN:
         return _search_thinned(block, delta, W)
-    u = starts(block, W)
+    return descend(block, starts(block, W), delta, W)
+
+
+def descend(block: Block, u: Array, delta: float, W: Array | None = None) -> Solution:
+    """Where these starts end by way of coarser thresholds, best first."""
     end = np.arange(len(u))  # start -> its place in u
     for d in thresholds(block, delta):
         u, end = merged(minimise(block, u, d, W=W, tol=1e-6, steps=40), end)
