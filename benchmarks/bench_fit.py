@@ -22,7 +22,6 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,9 @@ GRID = tuple(
         np.arange(0, 2.5, 0.5), np.arange(0, 2.5, 0.5), np.arange(-1, 1.5, 0.5), np.arange(0, 30, 5), np.arange(0, 30, 5)
     )
 )  # fmt: skip
-HOFFMANN = np.array([6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083])  # log A, log B, log E, α, β
+HOFFMANN = np.array(
+    [6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083]
+)  # log A, log B, log E, α, β
 PUBLISHED = {"A": 124.52, "B": 1293.28, "E": 0.02566, "alpha": 0.01540, "beta": 0.02060}  # errors
 
 
@@ -69,12 +70,14 @@ def one_fit(frame: Any, full: bool) -> None:
     ended, seconds = timed(lambda: descend(b, start, DELTA))
     line(f"ours, Epoch's {len(GRID)} starts", seconds, ended.value, found.value[0])
     some = sample(len(GRID), len(GRID) if full else 150)
-    theirs, whole = timed(
-        lambda: np.array([epochs(frame, GRID[i], "L-BFGS-B").fun for i in some])
-    )
+    theirs, whole = timed(lambda: np.array([epochs(frame, GRID[i], "L-BFGS-B").fun for i in some]))
     whole *= len(GRID) / len(some)
-    line(f"Epoch's procedure ({len(some)} of {len(GRID)} starts run)", whole, theirs, found.value[0])
-    print(f"  ×{whole / ours:,.0f} for one fit, ×{whole / seconds:.1f} on the same {len(GRID)} starts")
+    line(
+        f"Epoch's procedure ({len(some)} of {len(GRID)} starts run)", whole, theirs, found.value[0]
+    )
+    print(
+        f"  ×{whole / ours:,.0f} for one fit, ×{whole / seconds:.1f} on the same {len(GRID)} starts"
+    )
     packaged(frame, b, ours, 3 if full else 2)
 
 
@@ -85,16 +88,25 @@ def bootstrap(frame: Any, full: bool, known: bool) -> None:
     picks = np.array([draws.choice(n, n) for _ in range(RESAMPLES)])
     W = np.stack([np.bincount(pick, minlength=n) for pick in picks]).astype(float)
     u = search(b, DELTA).u[:1]
-    runs = [timed(lambda: minimise(b, np.repeat(u, RESAMPLES, 0), DELTA, W=W, tol=1e-8)) for _ in range(3)]
+    runs = [
+        timed(lambda: minimise(b, np.repeat(u, RESAMPLES, 0), DELTA, W=W, tol=1e-8))
+        for _ in range(3)
+    ]
     refits, ours = runs[0][0], min(seconds for _, seconds in runs)
-    print(f"{RESAMPLES} bootstraps\n  {'ours':46}{ours:9.2f} s   {refits.converged.mean():.1%} converged")
+    print(
+        f"{RESAMPLES} bootstraps\n  {'ours':46}{ours:9.2f} s   {refits.converged.mean():.1%} converged"
+    )
     sd = {name: v.std(ddof=1) for name, v in b.natural(refits.u).items()}
-    says = "  ".join(f"{k} {v:.4g}" + (f" ({PUBLISHED[k]:g})" if known else "") for k, v in sd.items())
+    says = "  ".join(
+        f"{k} {v:.4g}" + (f" ({PUBLISHED[k]:g})" if known else "") for k, v in sd.items()
+    )
     print(f"  standard errors{' (published)' if known else ''}: {says}")
     jac = autograd()
     some = RESAMPLES if full else 60
     theirs, seconds = timed(
-        lambda: np.array([epochs(frame.iloc[pick], HOFFMANN, "BFGS", jac).fun for pick in picks[:some]])
+        lambda: np.array(
+            [epochs(frame.iloc[pick], HOFFMANN, "BFGS", jac).fun for pick in picks[:some]]
+        )
     )
     seconds *= RESAMPLES / some
     excess = theirs / refits.value[:some] - 1
@@ -107,10 +119,13 @@ def bootstrap(frame: Any, full: bool, known: bool) -> None:
 
 def precision(full: bool) -> None:
     b = simulated_runs()
+    some = 40 if full else 6
     print(f"{b.law.full_name}, {len(b.y)} runs, {len(b.params)} parameters")
     for text, delta in (("least squares", np.inf), (f"huber({DELTA:g})", DELTA)):
         found, seconds = timed(lambda delta=delta: search(b, delta))
-        W = np.random.default_rng(0).multinomial(len(b.y), np.full(len(b.y), 1 / len(b.y)), RESAMPLES)
+        W = np.random.default_rng(0).multinomial(
+            len(b.y), np.full(len(b.y), 1 / len(b.y)), RESAMPLES
+        )
         refits, boot = timed(
             lambda delta=delta, W=W, u=found.u[:1]: minimise(b, np.repeat(u, RESAMPLES, 0), delta, W=W.astype(float), tol=1e-8)
         )  # fmt: skip
@@ -120,9 +135,10 @@ def precision(full: bool) -> None:
             f"  {text:14} one fit {seconds:.3f} s; {RESAMPLES} resamples {boot:.2f} s, {refits.converged.mean():.1%} converged; "
             f"200 random starts {many:.2f} s, {share:.1%} at the best minimum"
         )
-        some = 40 if full else 6
         theirs, seconds = timed(
-            lambda delta=delta, W=W, u=found.u[0]: np.array([by_scipy(b, u, w, delta) for w in W[:some]])
+            lambda delta=delta, W=W, u=found.u[0]: np.array(
+                [by_scipy(b, u, w, delta) for w in W[:some]]
+            )
         )
         seconds *= RESAMPLES / some
         excess = theirs / refits.value[:some] - 1
@@ -135,7 +151,9 @@ def precision(full: bool) -> None:
 def line(what: str, seconds: float, values: np.ndarray, best: float | None = None) -> None:
     best = values.min() if best is None else best
     near = np.mean(values <= best * (1 + 1e-6))
-    print(f"  {what:46}{seconds:9.3f} s   F = {values.min():.13e}   {near:.1%} of starts within 1e-6")
+    print(
+        f"  {what:46}{seconds:9.3f} s   F = {values.min():.13e}   {near:.1%} of starts within 1e-6"
+    )
 
 
 def epochs(frame: Any, start: np.ndarray, method: str, jac: Any = None) -> Any:
@@ -150,9 +168,7 @@ def objective(xp: Any, p: Any, N: Any, D: Any, loss: Any) -> Any:
     a, b, e, alpha, beta = p
     fitted = xp.log(xp.exp(a - alpha * xp.log(N)) + xp.exp(b - beta * xp.log(D)) + xp.exp(e))
     r = xp.log(loss) - fitted
-    return xp.sum(
-        xp.where(xp.abs(r) <= DELTA, 0.5 * r**2, DELTA * (xp.abs(r) - 0.5 * DELTA))
-    )
+    return xp.sum(xp.where(xp.abs(r) <= DELTA, 0.5 * r**2, DELTA * (xp.abs(r) - 0.5 * DELTA)))
 
 
 def autograd() -> Any:
@@ -172,11 +188,19 @@ def packaged(frame: Any, b: Block, ours: float, points: int) -> None:
     except ImportError as error:
         print(f"  chinchilla (PyPI): not installed ({error}): pip install chinchilla")
         return
-    ends = {"E": (1.1, 1.5), "A": (200, 600), "B": (200, 2000), "alpha": (0.3, 0.5), "beta": (0.25, 0.5)}
+    ends = {
+        "E": (1.1, 1.5),
+        "A": (200, 600),
+        "B": (200, 2000),
+        "alpha": (0.3, 0.5),
+        "beta": (0.25, 0.5),
+    }
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         grid = {k: np.linspace(*v, points) for k, v in ends.items()}
-        peer = Chinchilla(folder, param_grid=grid, loss_fn=partial(log_huber, delta=DELTA), log_level=40)
+        peer = Chinchilla(
+            folder, param_grid=grid, loss_fn=partial(log_huber, delta=DELTA), log_level=40
+        )
         table = frame[["N", "D", "loss"]].reset_index(drop=True)
         peer.database.df = table.assign(C=6 * table["N"] * table["D"])
         seconds = timed(peer.fit)[1]
@@ -184,7 +208,9 @@ def packaged(frame: Any, b: Block, ours: float, points: int) -> None:
     u = [np.log(p["A"]), np.log(p["B"]), np.log(p["E"]), p["alpha"], p["beta"]]
     F = objective(np, u, *(table[c].to_numpy(float) for c in ("N", "D", "loss")))
     line(f"chinchilla (PyPI), BFGS, {points**5} starts", seconds, np.array([F]))
-    print(f"  ×{seconds / ours:,.0f} for one fit, and ends {F / search(b, DELTA).value[0] - 1:+.1e} above ours")
+    print(
+        f"  ×{seconds / ours:,.0f} for one fit, and ends {F / search(b, DELTA).value[0] - 1:+.1e} above ours"
+    )
 
 
 def by_scipy(b: Block, u: np.ndarray, W: np.ndarray, delta: float) -> float:
@@ -220,7 +246,9 @@ def sample(n: int, k: int) -> np.ndarray:
 def simulated_points() -> Any:
     import pandas as pd
 
-    print("no file: simulated points; `precisionlaws config show table=epoch` says where the measured ones are")
+    print(
+        "no file: simulated points; `precisionlaws config show table=epoch` says where the measured ones are"
+    )
     one, rng = law("chinchilla"), np.random.default_rng(0)
     assert one.published is not None
     N = 10 ** rng.uniform(7.65, 10.2, 240)

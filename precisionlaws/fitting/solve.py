@@ -238,15 +238,16 @@ def _part(block: Block, rows: Array) -> Block:
 def merged(found: Solution, end: Array) -> tuple[Array, Array]:
     """Starts that have met go on as one: the distinct places, and which of them each start is at."""
     places: list[int] = []
-    at = np.empty(len(found.u), int)
-    for i, (u, value) in enumerate(zip(found.u, found.value, strict=True)):
-        near = [
-            k
-            for k, j in enumerate(places)
-            if np.abs(found.u[j] - u).max() < MET and abs(found.value[j] - value) <= MET * value
-        ]
-        at[i] = near[0] if near else len(places)
-        places += [] if near else [i]
+    at = np.full(len(found.u), -1)
+    for i in np.argsort(found.value, kind="stable"):
+        if at[i] >= 0:
+            continue
+        with np.errstate(invalid="ignore"):  # a start without a value is alone
+            close = np.abs(found.value - found.value[i]) <= MET * np.abs(found.value[i])
+        close &= (np.abs(found.u - found.u[i]).max(1) < MET) & (at < 0)
+        close[i] = True
+        at[close] = len(places)
+        places.append(int(i))
     return found.u[places], at[end]
 
 
@@ -316,9 +317,12 @@ def _basis(block: Block, u: Array, linear: list[int]) -> Array:
         base, zeros = block.law.base, np.zeros((len(u), len(block.y)))
         if block.kind == "loss" and hasattr(base, "rescale"):
             rest = [_raw(block)(none) + zeros]
-        elif block.kind == "loss" and hasattr(base, "grad"):
-            grad = base.grad(none, *(block.x[on] * block._scale(v, on) for on in ("N", "D")))
-            return np.stack([grad[block.params[k].name] + zeros for k in linear], 1)
+        elif block.kind == "loss" and hasattr(base, "basis"):
+            unit = base.basis(v, *(block.x[on] * block._scale(v, on) for on in ("N", "D")))
+            out = np.empty((len(u), len(linear), len(block.y)))
+            for i, k in enumerate(linear):
+                out[:, i] = unit[block.params[k].name]
+            return out
         for k in linear:
             unit = {**none, block.params[k].name: np.ones((len(u), 1))}
             out.append(_raw(block)(unit) + zeros - (rest[0] if rest else 0))

@@ -35,21 +35,24 @@ def params(x: dict[str, Array]) -> tuple[Param, ...]:
     )
 
 
-def loss(p: Params, N: Any, D: Any) -> Any:
+def basis(p: Params, N: Any, D: Any) -> dict[str, Any]:
+    """What each coefficient of LINEAR multiplies."""
     # An exponential is several times faster than a power.
-    n, d = np.exp(-p["alpha"] * np.log(N)), np.exp(-p["beta"] * np.log(D))
-    return p["A"] * n + p["B"] * d + p["E"]
+    return {"A": np.exp(-p["alpha"] * np.log(N)), "B": np.exp(-p["beta"] * np.log(D)), "E": 1.0}
+
+
+def loss(p: Params, N: Any, D: Any) -> Any:
+    unit = basis(p, N, D)
+    return p["A"] * unit["A"] + p["B"] * unit["B"] + p["E"]
 
 
 def grad(p: Params, N: Any, D: Any) -> dict[str, Any]:
     """Derivatives by the parameters, and by log N and log D under "N" and "D"."""
-    log_N, log_D = np.log(N), np.log(D)
-    n, d = np.exp(-p["alpha"] * log_N), np.exp(-p["beta"] * log_D)
-    An, Bd = p["A"] * n, p["B"] * d
-    by_N, by_D = -p["alpha"] * An, -p["beta"] * Bd
+    unit = basis(p, N, D)
+    An, Bd = p["A"] * unit["A"], p["B"] * unit["B"]
     return {
-        "loss": An + Bd + p["E"], "A": n, "alpha": -An * log_N, "B": d, "beta": -Bd * log_D,
-        "E": 1.0, "N": by_N, "D": by_D,
+        **unit, "loss": An + Bd + p["E"], "alpha": -An * np.log(N), "beta": -Bd * np.log(D),
+        "N": -p["alpha"] * An, "D": -p["beta"] * Bd,
     }  # fmt: skip
 
 
