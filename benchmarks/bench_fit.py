@@ -84,7 +84,7 @@ def one_fit(frame: Any, full: bool) -> None:
 def bootstrap(frame: Any, full: bool, known: bool) -> None:
     b = of(frame, "chinchilla")
     n = len(b.y)
-    draws = np.random.RandomState(42)  # noqa: NPY002: the resamples that Epoch drew
+    draws = np.random.RandomState(42)  # noqa: NPY002 (the resamples that Epoch drew)
     picks = np.array([draws.choice(n, n) for _ in range(RESAMPLES)])
     W = np.stack([np.bincount(pick, minlength=n) for pick in picks]).astype(float)
     u = search(b, DELTA).u[:1]
@@ -101,7 +101,7 @@ def bootstrap(frame: Any, full: bool, known: bool) -> None:
         f"{k} {v:.4g}" + (f" ({PUBLISHED[k]:g})" if known else "") for k, v in sd.items()
     )
     print(f"  standard errors{' (published)' if known else ''}: {says}")
-    jac = autograd()
+    jac: Any = autograd()
     some = RESAMPLES if full else 60
     theirs, seconds = timed(
         lambda: np.array(
@@ -148,7 +148,7 @@ def precision(full: bool) -> None:
         )
 
 
-def line(what: str, seconds: float, values: np.ndarray, best: float | None = None) -> None:
+def line(what: str, seconds: float, values: Any, best: Any = None) -> None:
     best = values.min() if best is None else best
     near = np.mean(values <= best * (1 + 1e-6))
     print(
@@ -156,7 +156,7 @@ def line(what: str, seconds: float, values: np.ndarray, best: float | None = Non
     )
 
 
-def epochs(frame: Any, start: np.ndarray, method: str, jac: Any = None) -> Any:
+def epochs(frame: Any, start: Any, method: str, jac: Any = None) -> Any:
     """Besiroglu et al. 2024: scipy on Σ huber of log-sum-exp, numeric gradients unless given."""
     data = tuple(frame[c].to_numpy(float) for c in ("N", "D", "loss"))
     with warnings.catch_warnings():
@@ -188,7 +188,7 @@ def packaged(frame: Any, b: Block, ours: float, points: int) -> None:
     except ImportError as error:
         print(f"  chinchilla (PyPI): not installed ({error}): pip install chinchilla")
         return
-    ends = {
+    ends: dict[str, Any] = {
         "E": (1.1, 1.5),
         "A": (200, 600),
         "B": (200, 2000),
@@ -197,7 +197,7 @@ def packaged(frame: Any, b: Block, ours: float, points: int) -> None:
     }
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        grid = {k: np.linspace(*v, points) for k, v in ends.items()}
+        grid = {k: np.linspace(v[0], v[1], points) for k, v in ends.items()}
         peer = Chinchilla(
             folder, param_grid=grid, loss_fn=partial(log_huber, delta=DELTA), log_level=40
         )

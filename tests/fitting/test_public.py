@@ -58,7 +58,7 @@ def test_quests_104_runs_end_below_the_notebook(tables: Path) -> None:
     residuals amount to). It kept the last start, not the best: ours ends lower, at efficiencies near its."""
     runs = pd.read_csv(tables / "quest_runs.csv")
     kind = {"quest_had": 0.0, "bf16": 0.0, "weight_only": 0.1, "noh": 0.2}
-    code = runs["w_bits"] + runs["family"].map(kind).fillna(0.0)
+    code = runs["w_bits"] + runs["family"].map(lambda name: kind.get(name, 0.0))
     code = code.where(runs["family"] != "int4_2:4", 2.5).where(runs["family"] != "fp4", 3.5)
     frame = pd.DataFrame(
         {"N": runs["N_nonemb"], "D": runs["D_tokens"], "loss": runs["loss"], "P_w": code}
