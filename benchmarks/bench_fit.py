@@ -84,7 +84,7 @@ def one_fit(frame: Any, full: bool) -> None:
 def bootstrap(frame: Any, full: bool, known: bool) -> None:
     b = of(frame, "chinchilla")
     n = len(b.y)
-    draws = np.random.RandomState(42)  # noqa: NPY002 (the resamples that Epoch drew)
+    draws = np.random.RandomState(42)
     picks = np.array([draws.choice(n, n) for _ in range(RESAMPLES)])
     W = np.stack([np.bincount(pick, minlength=n) for pick in picks]).astype(float)
     u = search(b, DELTA).u[:1]
