@@ -17,6 +17,8 @@ zeros; or at least 2^-6, with x times (1 / t) / b instead of divided, as torchao
 A NaN or an infinity makes its block NaN, and with it all that shares t.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -47,18 +49,20 @@ def mx_scales(x: Tensor, largest: float, group: int) -> Tensor:
     most = reference.absmax(x, group)
     exponent = torch.frexp(most).exponent - torch.frexp(torch.tensor(largest)).exponent
     exponent.masked_fill_(most == 0, -127).clamp_(min=-127)
-    return power_of_two(exponent, most.dtype).masked_fill_(~most.isfinite(), torch.nan)
+    return numbers.power_of_two(exponent, most.dtype).masked_fill_(~most.isfinite(), torch.nan)
 
 
-def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
-    """2^exponent, exactly: by its bits, because pow may be off."""
-    return (exponent.long() + 1023 << 52).view(torch.float64).to(dtype)
-
-
-def nvfp4(x: Tensor, group: int, outer: int | None, floored: bool) -> Tensor:
+def nvfp4(
+    x: Tensor,
+    group: int,
+    outer: int | None,
+    floored: bool,
+    draw: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Every value rounded to its block's grid: same shape and dtype as `x`.
 
     outer: values per fp32 scale, None for the whole tensor, 0 for no such scale.
+    draw: numbers in [0, 1) for the values of a piece: rounds stochastically.
     Raises: ValueError if the last axis is no multiple of `group`.
     """
     whole = None if outer else nvfp4_outer(x, outer)
@@ -66,7 +70,7 @@ def nvfp4(x: Tensor, group: int, outer: int | None, floored: bool) -> Tensor:
     def quantize(part: Tensor) -> Tensor:
         t = nvfp4_outer(part, outer) if whole is None else whole
         b = nvfp4_scales(part, t, group, floored)
-        return nvfp4_rounded(part, b, t, group, floored)
+        return nvfp4_rounded(part, b, t, group, floored, draw(part) if draw else None)
 
     return by_pieces(quantize, x, group)
 
@@ -89,7 +93,9 @@ def nvfp4_scales(x: Tensor, t: Tensor, group: int, floored: bool) -> Tensor:
     return numbers.nearest(b, *E4M3).masked_fill_(spoilt, torch.nan)
 
 
-def nvfp4_rounded(x: Tensor, b: Tensor, t: Tensor, group: int, floored: bool) -> Tensor:
+def nvfp4_rounded(
+    x: Tensor, b: Tensor, t: Tensor, group: int, floored: bool, u: Tensor | None = None
+) -> Tensor:
     """`x` on the grids of given scales: same shape and dtype."""
     grouped = _blocked(x, group)
     d = (t * b).unsqueeze(-1)
@@ -97,7 +103,8 @@ def nvfp4_rounded(x: Tensor, b: Tensor, t: Tensor, group: int, floored: bool) ->
         v = grouped * ((1.0 / torch.where(t == 0, 1.0, t)) / b).unsqueeze(-1)
     else:
         v = grouped / torch.where(d == 0, 1.0, d)
-    return numbers.nearest(v, *E2M1).mul_(d).view(x.shape).to(x.dtype)
+    y = numbers.nearest(v, *E2M1) if u is None else numbers.stochastic(v, u.view(v.shape), *E2M1)
+    return y.mul_(d).view(x.shape).to(x.dtype)
 
 
 def _blocked(x: Tensor, group: int) -> Tensor:

@@ -71,6 +71,11 @@ def numbers(mantissa: int, least: int, largest: float) -> Tensor:
     return every[every <= largest]
 
 
+def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """2^exponent, exactly: by its bits, because pow may be off."""
+    return (exponent.long() + 1023 << 52).view(torch.float64).to(dtype)
+
+
 def _power(v: Tensor, least: int) -> Tensor:
     """2^max(floor(log2 |v|), least); infinity for NaN, which then stays NaN."""
     kind, mask = (

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from precisionlaws.config import (
@@ -69,11 +69,12 @@ class RunConfig(Spec):
                 f"micro_batch must divide the {self.batch // self.data.context} sequences of a batch, "
                 f"got {self.micro_batch}"
             )
-        for name, _, inner in self.model.matrices(self.size):
+        for name, out, inner in self.model.matrices(self.size):
             for role in ("weights", "activations"):
                 located(f"quant.{role}", getattr(self.quant, role).fits, inner, name)
+            located("quant.gradients", self.quant.gradients.fits, out, name)
         located("quant.kv", self.quant.kv.fits, self.size.head_dim, "a head")
-        for role in ("activations", "kv"):
+        for role in ("activations", "kv", "gradients"):
             format = getattr(self.quant, role)
             if (spans := format.whole_tensor) and None in (self.micro_batch, self.eval_batch):
                 raise ConfigError(
@@ -94,6 +95,11 @@ class RunConfig(Spec):
     @functools.cached_property
     def steps(self) -> int:
         return max(1, round(self.tokens / self.batch))
+
+    @property
+    def quantized_from(self) -> int:
+        """The step at which quantization begins."""
+        return min(round(self.quant.start * self.steps), self.steps - 1)
 
     @property
     def D(self) -> int:
@@ -120,6 +126,9 @@ class RunConfig(Spec):
             "steps": self.steps,
             "numerics": NUMERICS,
         }
+        if self.quant.roles() and self.quantized_from:
+            parts["quantized_from"] = self.quantized_from
+        parts["quant"] = replace(self.quant, start=0.0)
         del parts["tokens"], parts["batch_tokens"]
         return parts
 

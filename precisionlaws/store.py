@@ -43,6 +43,7 @@ COLUMNS: dict[str, tuple[Any, str]] = {  # name: (value where absent, meaning an
     "P_w": (16.0, "bits of the weights in training; 16 = not quantized"),
     "P_a": (16.0, "bits of the activations in training"),
     "P_kv": (16.0, "bits of K and V in training"),
+    "P_g": (16.0, "bits of the gradients in training; no law reads them"),
     "P_post": (16.0, "bits of the weights after training (PTQ)"),
     "bits_effective": (NAN, "stored bits per block weight, scales included"),
     "loss": (NAN, "mean cross-entropy on held-out tokens, nats per token"),

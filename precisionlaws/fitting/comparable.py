@@ -10,6 +10,7 @@ from typing import Any
 Table = Any
 SAME_TEXT = ("data.fingerprint", "data.context", "data.eval_tokens")
 RECIPE = ("dtype", "batch_tokens", "lr_schedule")  # one study has one; of optim.lr: one per size
+METHODS = ("P_g", "quant.rotation", "quant.start")
 ROLES = {"P_w": "quant.weights", "P_a": "quant.activations", "P_kv": "quant.kv"}
 
 
@@ -25,10 +26,30 @@ def check(loss: Table, delta: Table, read: frozenset[str] = frozenset()) -> list
             low = part[part[bits] < 16]
             for column in settings(low, place, read):
                 one_value(low, column, f"{place} of different kinds")
+        methods(part)
     for column in settings(delta, "ptq", read):
         if not column.startswith("ptq.info."):
             one_value(delta, column, "PTQ of different kinds")
     return recipes(loss) + repeated(loss)
+
+
+def methods(part: Table) -> None:
+    """How quantized runs were trained besides their widths: what no law reads must not vary.
+
+    Raises: ValueError.
+    """
+    low = (part[list(ROLES)] < 16).any(axis=1)
+    for column in METHODS:
+        one_value(part[low], column, "runs quantized by different methods")
+    if "P_g" in part:
+        rough = part["P_g"] < 16
+        for column in settings(part[rough], "quant.gradients", frozenset()):
+            one_value(part[rough], column, "gradients of different kinds")
+        if (rough & ~low).any():
+            raise ValueError(
+                "gradients are quantized in runs that count as unquantized, because no law reads P_g; "
+                'choose --where "P_g == 16"'
+            )
 
 
 def settings(table: Table, place: str, read: frozenset[str]) -> list[str]:

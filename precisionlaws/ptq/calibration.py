@@ -100,8 +100,8 @@ def watched(watchers: Mapping[nn.Module, Callable[[Tensor], Any]]) -> Iterator[N
     """Every watcher is called with what its linear multiplies, in every forward pass."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        own = module.quantize_input if isinstance(module, QuantTorchLinear) else None
-        watchers[module](own(inputs[0]) if own else inputs[0])
+        own = isinstance(module, QuantTorchLinear)
+        watchers[module](module.inputs(inputs[0]) if own else inputs[0])
 
     with ExitStack() as stack:
         for module in watchers:

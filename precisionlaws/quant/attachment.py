@@ -14,6 +14,7 @@ cache stores them, and one named `v_cache` on the values; or call `fake_quantize
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,25 +23,84 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from precisionlaws.config import ConfigError
+from precisionlaws.kernels import reference
+from precisionlaws.kernels.hadamard import block_of, rotate
 from precisionlaws.models.parts import KEPT, Linear, Seam, linears
 from precisionlaws.quant.formats.base import Format
+from precisionlaws.quant.formats.scaled import Scaled
+from precisionlaws.quant.noise import Clock, Noise
 
 SEAMS = {"activations": ("in_qkv", "in_o", "in_mlp", "in_down"), "kv": ("k_cache", "v_cache")}
+
+
+class Rounder(nn.Module):
+    """What happens to one tensor: a rotation, then the rounding of its format; either may be absent.
+
+    A learned scale is a parameter here, as a logarithm, so that a step of the optimizer changes it by a
+    share of itself. It starts from the first tensor that it sees, and is NaN until then.
+    """
+
+    log_scale: nn.Parameter | None
+
+    def __init__(self, format: Format | None, name: str, clock: Clock, block: int, like: Tensor):
+        """block: of the rotation, or 0. like: a tensor of the kind that will be rounded."""
+        super().__init__()
+        self.format, self.block, self.clock = format, block, clock
+        self.learns = format is not None and format.learns
+        self.ready = False
+        self.quantize = format.quantizer(Noise(clock, name)) if format is not None else None
+        shape = format.scales(like.detach().float()).shape if format and self.learns else None
+        unset = None if shape is None else nn.Parameter(like.new_full(shape, torch.nan))
+        self.register_parameter("log_scale", unset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.clock.active:
+            return x
+        if self.block:
+            x = rotate(x, self.block)
+        if self.learns:
+            return self.learned(x)
+        return x if self.quantize is None else self.quantize(x)
+
+    def learned(self, x: Tensor) -> Tensor:
+        assert isinstance(self.format, Scaled)
+        assert self.log_scale is not None
+        if not self.ready:
+            with torch.no_grad():
+                start = self.format.scales(x.detach()).log().to(self.log_scale)
+                self.log_scale.copy_(torch.where(self.log_scale.isnan(), start, self.log_scale))
+            self.ready = True
+        return self.format.learned(x, reference.computing(self.log_scale.exp()))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.ready = False  # what is loaded may be of before the start
+        super()._load_from_state_dict(*args, **kwargs)
 
 
 class Quantizer(Seam):
     """A format in the place of a seam."""
 
-    def __init__(self, seam: Seam, format: Format) -> None:
+    def __init__(self, seam: Seam, rounder: Rounder) -> None:
         super().__init__(seam.length)
-        self.format = format
-        self.apply_format = format.quantizer()
+        self.rounder = rounder
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.apply_format(x)
+        return self.rounder(x)
 
     def extra_repr(self) -> str:
-        return str(self.format)
+        return str(self.rounder.format)
+
+
+class _RoundedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, rounder: Rounder) -> Tensor:
+        ctx.rounder = rounder
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        with torch.enable_grad():  # stochastic rounding is for what is recorded
+            return ctx.rounder(grads[0].detach().requires_grad_()).detach(), None
 
 
 @functools.cache
@@ -58,8 +118,9 @@ def optimizer_steps() -> list[int]:
 class WeightCache:
     """Quantized once per forward in training (or per step: `hold`), once per weight in evaluation."""
 
-    def __init__(self, format: Format) -> None:
-        self.quantize = format.quantizer()
+    def __init__(self, rounder: Rounder) -> None:
+        self.quantize: Callable[[Tensor], Tensor] = rounder
+        self.clock = rounder.clock
         self.key: tuple[Any, ...] | None = None
         self.value: Tensor | None = None
         self.held: Tensor | None = None  # a leaf that gathers the gradients of micro-batches
@@ -77,7 +138,8 @@ class WeightCache:
             self.key = self.value = None
             return self.quantize(weight)
         # In-place changes bump the version; fused optimizers do not, hence the count of their steps.
-        key = (weight.data_ptr(), weight._version, optimizer_steps()[0], weight.dtype)
+        steps, active = optimizer_steps()[0], self.clock.active
+        key = (weight.data_ptr(), weight._version, steps, active, weight.dtype)
         if self.value is None or key != self.key:
             self.key, self.value = key, self.quantize(weight)
         return self.value
@@ -86,36 +148,38 @@ class WeightCache:
 class QuantLinear(Linear):
     """A `Linear` whose matrix is quantized; shares the Parameter of the one it replaces."""
 
-    def __init__(self, linear: Linear, format: Format) -> None:
+    def __init__(self, linear: Linear, weights: Rounder, gradients: Rounder | None = None) -> None:
         nn.Module.__init__(self)
         self.weight, self.bias = linear.weight, linear.bias  # the bias stays as it is
-        self.std, self.format = linear.std, format
-        self.quantized = WeightCache(format)
+        self.std, self.rounder, self.gradients = linear.std, weights, gradients
+        self.quantized = WeightCache(weights)
 
     def matrix(self) -> Tensor:
         return self.quantized(self.weight)
 
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y if self.gradients is None else _RoundedGradient.apply(y, self.gradients)  # type: ignore[return-value]
+
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {self.format}"
+        return f"{super().extra_repr()}, {self.rounder.format}"
 
 
 class QuantTorchLinear(nn.Linear):
     """The same for a `torch.nn.Linear` of a model without seams: weight and input quantized."""
 
     def __init__(
-        self, linear: nn.Linear, weights: Format | None, activations: Format | None
+        self, linear: nn.Linear, weights: Rounder, inputs: Rounder, gradients: Rounder | None = None
     ) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self.quantized = WeightCache(weights) if weights else None
-        self.quantize_input = activations.quantizer() if activations else None
+        self.rounder, self.inputs, self.gradients = weights, inputs, gradients
+        self.quantized = WeightCache(weights)
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = self.quantized(self.weight) if self.quantized else self.weight
-        if self.quantize_input:
-            input = self.quantize_input(input)
-        return F.linear(input, weight, self.bias)
+        y = F.linear(self.inputs(input), self.quantized(self.weight), self.bias)
+        return y if self.gradients is None else _RoundedGradient.apply(y, self.gradients)  # type: ignore[return-value]
 
 
 @contextmanager
@@ -127,7 +191,7 @@ def weights_quantized_once(model: nn.Module) -> Iterator[None]:
     the straight-through one it is so to the bit. Parameters must not change within.
     """
     layers = [m for m in model.modules() if isinstance(m, (QuantLinear, QuantTorchLinear))]
-    caches = [(m.quantized, m.weight) for m in layers if m.quantized]
+    caches = [(m.quantized, m.weight) for m in layers]
     pairs = [cache.hold(weight) for cache, weight in caches]
     try:
         yield
@@ -139,40 +203,73 @@ def weights_quantized_once(model: nn.Module) -> Iterator[None]:
         torch.autograd.backward([root for root, _ in used], [grad for _, grad in used])
 
 
+@dataclass(frozen=True)
+class Roles:
+    """What is attached: formats that are on, a rotation, and the clock that all its quantizers share."""
+
+    weights: Format | None
+    activations: Format | None
+    kv: Format | None
+    gradients: Format | None
+    rotate: bool
+    clock: Clock
+
+    def rounder(self, role: str, name: str, length: int, like: Tensor) -> Rounder:
+        """Of the tensor `name`, of vectors of `length`. Raises: ConfigError if its format does not fit."""
+        format: Format | None = getattr(self, role)
+        if format is not None:
+            format.fits(length, name)
+        rotated = self.rotate and role in ("weights", "activations")
+        return Rounder(format, f"{name}/{role}", self.clock, block_of(length) * rotated, like)
+
+
 def attach(
     model: nn.Module,
     *,
     weights: Format | None = None,
     activations: Format | None = None,
     kv: Format | None = None,
+    gradients: Format | None = None,
+    rotation: str = "none",
+    clock: Clock | None = None,
     keep: tuple[str, ...] = KEPT,
 ) -> nn.Module:
-    """Quantize `model` in place, and return it (or what replaces it, if it is one linear). A role of None or 16 bits changes nothing; attaching
-    a role again replaces its format.
+    """Quantize `model` in place, and return it (or what replaces it, if it is one linear). A role of None
+    or 16 bits changes nothing; attaching a role again replaces its format.
 
+    gradients: of the outputs of linears, which both products of the backward pass take. rotation:
+    `hadamard` rotates weights and activations together. clock: seed and step of stochastic rounding.
     keep: last names of linears that are not quantized.
     Raises: ConfigError if a format does not fit a tensor, or if a role has no place in this model.
     """
-    w, a, k = (f if f is not None and not f.off else None for f in (weights, activations, kv))
-    if w or a:
+    w, a, k, g = (
+        f if f is not None and not f.off else None for f in (weights, activations, kv, gradients)
+    )
+    roles = Roles(w, a, k, g, rotation == "hadamard" and bool(w or a), clock or Clock())
+    if w or a or g:
         reachable(model)
-    plan = linear_plan(model, w, a, keep)
+    plan = linear_plan(model, roles, keep)
     own_input = any(isinstance(m, QuantTorchLinear) for m in plan.values())
-    if w and not plan:
+    if (w or g) and not plan:
         raise ConfigError(
-            "weights cannot be quantized: this model has no linears besides the head (torch.nn.Linear or "
-            f"models.parts.Linear, by another name than {', '.join(keep)})"
+            f"{'weights' if w else 'gradients'} cannot be quantized: this model has no linears besides the head "
+            f"(torch.nn.Linear or models.parts.Linear, by another name than {', '.join(keep)})"
         )
-    if a:
-        plan |= seam_plan(model, "activations", a, needed=not own_input)
+    if a or roles.rotate:
+        plan |= seam_plan(model, "activations", roles, needed=not own_input)
     if k:
-        plan |= seam_plan(model, "kv", k, needed=True)
+        plan |= seam_plan(model, "kv", roles, needed=True)
     for name, module in plan.items():  # nothing is replaced before everything is known to fit
         parent, _, leaf = name.rpartition(".")
         if not leaf:
             return module
         setattr(model.get_submodule(parent), leaf, module)
     return model
+
+
+def clocks(model: nn.Module) -> list[Clock]:
+    """Those of all quantizers in the model, usually one."""
+    return list({id(m.clock): m.clock for m in model.modules() if isinstance(m, Rounder)}.values())
 
 
 def reachable(model: nn.Module) -> None:
@@ -185,29 +282,31 @@ def reachable(model: nn.Module) -> None:
             )
 
 
-def linear_plan(
-    model: nn.Module, weights: Format | None, activations: Format | None, keep: tuple[str, ...]
-) -> dict[str, nn.Module]:
+def linear_plan(model: nn.Module, roles: Roles, keep: tuple[str, ...]) -> dict[str, nn.Module]:
     """Name -> what replaces the linear of that name."""
     plan: dict[str, nn.Module] = {}
+    matrices = roles.weights or roles.gradients or roles.rotate
     for name, module in linears(model, keep, shared=True):
-        for format in (weights, activations if isinstance(module, nn.Linear) else None):
-            if format:
-                format.fits(module.weight.shape[-1], f"{name}.weight")
+        if not (matrices or (isinstance(module, nn.Linear) and roles.activations)):
+            continue
+        W, (out, length) = module.weight, module.weight.shape[-2:]
+        weights = roles.rounder("weights", f"{name}.weight", length, W)
+        gradients = (
+            roles.rounder("gradients", name, out, W.new_ones(1, out)) if roles.gradients else None
+        )
         if isinstance(module, nn.Linear):
-            if weights or activations:
-                plan[name] = QuantTorchLinear(module, weights, activations)
-        elif weights:
-            plan[name] = QuantLinear(module, weights)
+            inputs = roles.rounder("activations", f"{name}.weight", length, W.new_ones(1, length))
+            plan[name] = QuantTorchLinear(module, weights, inputs, gradients)
+        else:
+            plan[name] = QuantLinear(module, weights, gradients)
     return plan
 
 
-def seam_plan(model: nn.Module, role: str, format: Format, needed: bool) -> dict[str, nn.Module]:
+def seam_plan(model: nn.Module, role: str, roles: Roles, needed: bool) -> dict[str, nn.Module]:
     """Name -> the quantizer that replaces the seam of that name."""
     plan: dict[str, nn.Module] = {}
     for name, seam in seams(model, SEAMS[role]):
-        format.fits(seam.length, name)
-        plan[name] = Quantizer(seam, format)
+        plan[name] = Quantizer(seam, roles.rounder(role, name, seam.length, torch.ones(1, seam.length)))  # fmt: skip
     if needed and not plan:
         places = " or ".join(SEAMS[role])
         what = (

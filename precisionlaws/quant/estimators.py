@@ -1,7 +1,12 @@
 """Gradients through rounding, whose own derivative is zero almost everywhere.
 
-Straight-through (Bengio et al. 2013, arXiv:1308.3432): the backward pass is the identity. With an
-absmax scale nothing is clipped, so this equals the clipped estimator, and the scale gets no gradient.
+    ste    identity (Bengio et al. 2013, arXiv:1308.3432)
+    clip   identity where |x| is within the largest number, 0 beyond
+    trust  identity where |x| is within it and half a step, 0 beyond: where the rounding error is at most
+           half a step (Panferov et al. 2025, arXiv:2502.05003, QuEST)
+    lsq    clip, and a gradient for a learned scale (Esser et al. 2020, arXiv:1902.08153)
+
+Under scales that clip nothing the first three are one. Scales that are computed get no gradient.
 """
 
 from collections.abc import Callable
@@ -9,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from precisionlaws.kernels import reference
 
 Map = Callable[[Tensor], Tensor]
 
@@ -23,12 +30,68 @@ class _StraightThrough(torch.autograd.Function):
         return grads[0], None
 
 
-def straight_through(quantize: Map) -> Map:
-    """`quantize`, with the gradient of the identity."""
-
-    def apply(x: Tensor) -> Tensor:
-        if x.requires_grad and torch.is_grad_enabled():
-            return _StraightThrough.apply(x, quantize)  # type: ignore[return-value]
+class _Within(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, quantize: Map, within: Map) -> Tensor:
+        ctx.save_for_backward(within(x))
         return quantize(x)
 
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0] * ctx.saved_tensors[0], None, None
+
+
+class _LearnedScale(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, s: Tensor, nearest: Map, low: float, high: float, group: int | None
+    ) -> Tensor:
+        v = reference.split(reference.computing(x), group) / s.unsqueeze(-1)
+        q = nearest(v.clamp(low, high))
+        ctx.save_for_backward(v, q)
+        ctx.low, ctx.high = low, high
+        return (q * s.unsqueeze(-1)).view(x.shape).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        v, q = ctx.saved_tensors
+        g = grads[0].reshape(v.shape).to(v.dtype)
+        inside = (v > ctx.low) & (v < ctx.high)
+        ds = (g * torch.where(inside, q - v, v.clamp(ctx.low, ctx.high))).sum(-1)
+        ds = ds / (v.shape[-1] * ctx.high) ** 0.5
+        return (g * inside).view(grads[0].shape).to(grads[0].dtype), ds, None, None, None, None
+
+
+def straight_through(quantize: Map, unrecorded: Map | None = None) -> Map:
+    """`quantize`, with the gradient of the identity. unrecorded: instead, where none is asked for."""
+    return _estimator(lambda x: _StraightThrough.apply(x, quantize), unrecorded or quantize)
+
+
+def within(quantize: Map, inside: Map, unrecorded: Map | None = None) -> Map:
+    """`quantize`, with the gradient of the identity where `inside` is true, and 0 elsewhere."""
+    return _estimator(lambda x: _Within.apply(x, quantize, inside), unrecorded or quantize)
+
+
+def _estimator(recorded: Callable[[Tensor], Any], unrecorded: Map) -> Map:
+    def apply(x: Tensor) -> Tensor:
+        if x.requires_grad and torch.is_grad_enabled():
+            return recorded(x)
+        return unrecorded(x)
+
     return apply
+
+
+def inside(x: Tensor, s: Tensor, bound: float, group: int | None) -> Tensor:
+    """Whether |x| <= bound * s, in the shape of `x`."""
+    grouped = reference.split(reference.computing(x), group)
+    return (grouped.abs() <= bound * s.unsqueeze(-1)).view(x.shape)
+
+
+def learned_scale(
+    x: Tensor, s: Tensor, nearest: Map, low: float, high: float, group: int | None
+) -> Tensor:
+    """nearest(clip(x / s, low, high)) * s, with LSQ's gradients of x and of s.
+
+    The gradient of s is divided by sqrt(values per scale * high), as in the paper.
+    """
+    return _LearnedScale.apply(x, s, nearest, low, high, group)  # type: ignore[return-value]

@@ -148,6 +148,11 @@ def allowed(run: RunConfig, ptq: Ptq) -> Ptq:
             f"ptq={ptq.SHORT} of a run whose weights were trained at {run.quant.weights.bits} bits: "
             "its weights are quantized already; set ptq in a block with quant.weights.bits=16"
         )
+    if ptq.normal() is not None and run.quant.rotated:
+        raise ConfigError(
+            f"ptq={ptq.SHORT} of a run with quant.rotation=hadamard: PTQ rounds weights as they are stored, and "
+            "this run multiplies rotated ones; choose runs with quant.rotation=none"
+        )
     for name, out, inner in run.model.matrices(run.size):
         located("ptq", ptq.check, (out, inner), name)
     return ptq

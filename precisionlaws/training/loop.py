@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from precisionlaws.data.batches import Batches
-from precisionlaws.quant.attachment import weights_quantized_once
+from precisionlaws.quant.attachment import clocks, weights_quantized_once
 from precisionlaws.run import RunConfig
 from precisionlaws.training.state import State
 
@@ -54,11 +54,14 @@ def advance(
     assert lr is not None  # resolved
     clip = math.inf if run.optimizer.clip is None else run.optimizer.clip
     rows: list[tuple[int, Tensor, float, Tensor]] = []
+    watches = clocks(state.model)
     start = time.perf_counter()
     while state.step < to:
         now = lr * factor(state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = now
+        for clock in watches:
+            clock.step, clock.active = state.step, state.step >= run.quantized_from
         ids = torch.from_numpy(batches.at(state.step)).to(device)
         loss = backward(state, ids, run.micro_batch or micro_batch)
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip)

@@ -42,6 +42,7 @@ def base_row(run: RunConfig, exec: Exec) -> dict[str, Any]:
         "P_w": quant.weights.bits,
         "P_a": quant.activations.bits,
         "P_kv": quant.kv.bits,
+        "P_g": quant.gradients.bits,
         "bits_effective": quant.weights.bits_effective(matrices),
         "seed": run.seed,
         "phase": "final",

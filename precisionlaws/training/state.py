@@ -20,6 +20,8 @@ from precisionlaws import store
 from precisionlaws.config import ConfigError
 from precisionlaws.models.parts import Decoder, initialize
 from precisionlaws.quant import attach
+from precisionlaws.quant.noise import Clock
+from precisionlaws.quant.roles import ROLES
 from precisionlaws.run import RunConfig
 from precisionlaws.training.compiler import compiled
 
@@ -76,9 +78,9 @@ def model_of(run: RunConfig, device: str) -> nn.Module:
     """
     model = run.model.build(run.size, run.data.vocab, run.data.context)
     initialize(model, run.seed)
-    model = attach(
-        model, weights=run.quant.weights, activations=run.quant.activations, kv=run.quant.kv
-    )
+    quant, clock = run.quant, Clock(run.seed)
+    roles = {role: getattr(quant, role) for role in ROLES}
+    model = attach(model, **roles, rotation=quant.rotation, clock=clock)
     set_precision(model, run.dtype, device)
     return model.to(device=device, dtype=torch.float64 if run.dtype == "float64" else torch.float32)
 

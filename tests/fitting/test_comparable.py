@@ -76,3 +76,20 @@ def test_one_study_passes_and_a_format_that_is_off_says_nothing(demo: Any) -> No
     frame.loc[frame["P_post"] == 16, "ptq.granularity"] = float("nan")
     for law in ("neff_free", "ptq_kumar"):
         assert not [w for w in fit(frame, law, resamples=20).warnings if "differ in" in w]
+
+
+def test_methods_that_no_law_reads_are_not_mixed(demo: Any) -> None:
+    frame = with_columns(demo)
+    low = frame["P_w"] < 16
+    half = low & (frame.index % 2 == 0)
+    assert half.any()
+    mixed = frame.assign(**{"quant.rotation": "none"})
+    mixed.loc[half, "quant.rotation"] = "hadamard"
+    with pytest.raises(
+        ValueError, match=r"different methods .* quant.rotation is hadamard and none"
+    ):
+        fit(mixed, "neff_free")
+    backward = frame.assign(P_g=16.0)
+    backward.loc[~low & (frame.index % 2 == 0), "P_g"] = 8.0
+    with pytest.raises(ValueError, match=r"because no law reads P_g; choose --where"):
+        fit(backward, "chinchilla")

@@ -35,7 +35,10 @@ def test_bits_out_of_range(bits: int) -> None:
         ({"group": 0}, "group must be at least 1, got 0"),
         ({"bits": 4.5}, "bits must be a whole number, got 4.5"),
         ({"bits": True}, "bits must be a whole number, got True"),
-        ({"scale": "absmean"}, "scale must be one of absmax, got absmean"),
+        ({"scale": "absmx"}, "scale must be one of absmax, .*, got absmx; did you mean 'absmax'"),
+        ({"bits": 4, "scale": "absmean"}, "scale=absmean is for 3 bits and ternary; .* got bits=4"),
+        ({"bits": 4, "scale": "learned"}, "go together, got scale=learned and estimator=ste"),
+        ({"bits": 4, "estimator": "lsq"}, "go together, got scale=absmax and estimator=lsq"),
     ],
 )
 def test_errors_name_field_value_and_rule(fields: dict[str, Any], text: str) -> None:

@@ -53,7 +53,7 @@ def test_quantizers_compute_in_fp32(tiny: list[str]) -> None:
     model, seen = model_of(run, "cpu"), []
     for module in model.modules():
         if isinstance(module, Quantizer):
-            module.register_forward_hook(lambda m, x, y: seen.append((m.apply_format, x[0], y)))
+            module.register_forward_hook(lambda m, x, y: seen.append((m.rounder, x[0], y)))
     with torch.no_grad():
         model(ids()[:, :-1])
     assert {x.dtype for _, x, _ in seen} == {torch.float32, torch.bfloat16}

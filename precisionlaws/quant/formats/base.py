@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from precisionlaws.quant.noise import Noise
+
     Matrix = tuple[str, int, int]  # name, out, in
 
 SCALE_BITS = 16  # a stored scale counts as fp16; training computes with fp32 scales
@@ -39,6 +41,11 @@ class Format(Spec):
         """The setting by which a scale spans a whole tensor, if one does: "granularity=tensor"."""
         return ""
 
+    @property
+    def learns(self) -> bool:
+        """Whether its scales are parameters."""
+        return False
+
     def normal(self) -> dict[str, object] | None:
         return None if self.off else super().normal()
 
@@ -64,8 +71,11 @@ class Format(Spec):
         """The nearest numbers of the format under given scales: same shape as `x`."""
         raise NotImplementedError
 
-    def quantizer(self) -> "Callable[[Tensor], Tensor]":
-        """x -> its nearest numbers in the format (same shape and dtype), with a gradient."""
+    def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
+        """x -> its numbers in the format (same shape and dtype), with a gradient.
+
+        noise: of stochastic rounding, which is for training: without a gradient, the nearest numbers.
+        """
         raise NotImplementedError
 
 

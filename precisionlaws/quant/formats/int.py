@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from precisionlaws.kernels.numbers import Type
+    from precisionlaws.quant.noise import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int(Scaled):
-    """The maximum of each group is mapped to the largest code. Definition: kernels/reference.py."""
+    """With absmax, the maximum of each group is the largest code. Definition: kernels/reference.py."""
 
     SHORT: ClassVar[str] = "int"
     bits: int  # 3 to 15; 16 = off
@@ -27,18 +28,24 @@ class Int(Scaled):
                 f"bits must be 3 to 15, or 16 for off, got {self.bits} "
                 "(int2 and ternary are formats of their own)"
             )
+        if self.scale == "absmean" and self.bits not in (3, 16):
+            raise ConfigError(
+                "scale=absmean is for 3 bits and ternary; at more bits gaussian and mse say where to clip, "
+                f"got bits={self.bits}"
+            )
+        super().rules()
 
     def type(self) -> "Type":
         from precisionlaws.kernels.numbers import int_type
 
         return int_type(self._q_max)
 
-    def quantizer(self) -> "Callable[[Tensor], Tensor]":
+    def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
         from precisionlaws import kernels
         from precisionlaws.quant.estimators import straight_through
 
-        if self.off:
-            return lambda x: x
+        if self.off or self.scale != "absmax" or self.rounding != "nearest":
+            return super().quantizer(noise)
         q_max, length, fake_quantize = self._q_max, self.length, kernels.fake_quantize
         return straight_through(lambda x: fake_quantize(x, q_max, length(x)))
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from precisionlaws.quant.noise import Noise
+
 
 @dataclass(frozen=True, kw_only=True)
 class IntAsym(Grouped):
@@ -42,7 +44,7 @@ class IntAsym(Grouped):
         s, z = scales.unbind(-1)
         return asymmetric.rounded(x, s, z, self._codes, self.length(x))
 
-    def quantizer(self) -> "Callable[[Tensor], Tensor]":
+    def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
         from precisionlaws.kernels import asymmetric
         from precisionlaws.quant.estimators import straight_through
 

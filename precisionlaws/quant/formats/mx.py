@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from precisionlaws.config import ranged
+from precisionlaws.config import neutral, ranged
 from precisionlaws.quant.formats.base import Format, fixed_width, group_fits
+from precisionlaws.quant.formats.scaled import Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from precisionlaws.kernels.numbers import Type
+    from precisionlaws.quant.noise import Draw, Noise
 
 ELEMENTS = {  # exponent bits, mantissa bits, what the top codes mean
     "e4m3": (4, 3, "nan"),
@@ -32,6 +34,7 @@ class Mx(Format):
     granularity: Literal["group"]
     group: int = ranged(1)  # values per scale; 32 in the standard
     estimator: Literal["ste"]
+    rounding: Rounding = neutral("nearest")
 
     @property
     def bits(self) -> int:  # type: ignore[override]
@@ -60,13 +63,27 @@ class Mx(Format):
         return blocks.mx_scales(x, self.type()[2], self.group)
 
     def round(self, x: "Tensor", scales: "Tensor") -> "Tensor":
+        return self._rounded(x, scales)
+
+    def _rounded(self, x: "Tensor", scales: "Tensor", draw: "Draw | None" = None) -> "Tensor":
         from precisionlaws.kernels import scaled
 
-        return scaled.rounded(x, scales, *self.type(), self.group)
+        u = None if draw is None else draw(x)
+        return scaled.rounded(x, scales, *self.type(), self.group, u)
 
-    def quantizer(self) -> "Callable[[Tensor], Tensor]":
+    def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
         from precisionlaws.kernels import blocks
+        from precisionlaws.kernels.pieces import by_pieces
         from precisionlaws.quant.estimators import straight_through
+        from precisionlaws.quant.noise import Noise
 
-        numbers, group = self.type(), self.group
-        return straight_through(lambda x: blocks.mx(x, *numbers, group))
+        numbers, group, source = self.type(), self.group, noise or Noise()
+
+        def nearest(x: "Tensor") -> "Tensor":
+            return blocks.mx(x, *numbers, group)
+
+        def stochastic(x: "Tensor") -> "Tensor":
+            draw = source.draw()
+            return by_pieces(lambda p: self._rounded(p, self.scales(p), draw), x, group)
+
+        return straight_through(nearest if self.rounding == "nearest" else stochastic, nearest)

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from precisionlaws.config import ranged
+from precisionlaws.config import neutral, ranged
 from precisionlaws.quant.formats.base import Format, fixed_width, group_fits
+from precisionlaws.quant.formats.scaled import Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    from precisionlaws.quant.noise import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,7 @@ class Nvfp4(Format):
     outer: Literal["tensor", "row", "none"]  # what an fp32 scale spans
     scale: Literal["nvidia", "torchao"]
     estimator: Literal["ste"]
+    rounding: Rounding = neutral("nearest")
 
     @classmethod
     def missing(cls, key: str, place: str) -> str:
@@ -59,12 +63,21 @@ class Nvfp4(Format):
         b, t = scales.unbind(-1)
         return blocks.nvfp4_rounded(x, b, t, self.group, self.scale == "torchao")
 
-    def quantizer(self) -> "Callable[[Tensor], Tensor]":
+    def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
         from precisionlaws.kernels import blocks
         from precisionlaws.quant.estimators import straight_through
+        from precisionlaws.quant.noise import Noise
 
         group, outer, floored = self.group, self._outer, self.scale == "torchao"
-        return straight_through(lambda x: blocks.nvfp4(x, group, outer(x), floored))
+        source = noise or Noise()
+
+        def nearest(x: "Tensor") -> "Tensor":
+            return blocks.nvfp4(x, group, outer(x), floored)
+
+        def stochastic(x: "Tensor") -> "Tensor":
+            return blocks.nvfp4(x, group, outer(x), floored, source.draw())
+
+        return straight_through(nearest if self.rounding == "nearest" else stochastic, nearest)
 
     def _outer(self, x: "Tensor") -> int | None:
         """Values per fp32 scale, as the kernels take it."""
