@@ -51,7 +51,11 @@ def losses(state: State) -> list[float]:
 
 def test_a_rotation_alone_changes_nothing_and_quantizes_the_rotated(tiny: list[str]) -> None:
     net = nn.Sequential(nn.Linear(96, 8), nn.ReLU(), nn.Linear(8, 4))
-    x, w, b = normal(5, 96), net[0].weight.detach().clone(), net.get_parameter("0.bias")
+    x, w, b = (
+        normal(5, 96),
+        net.get_parameter("0.weight").detach().clone(),
+        net.get_parameter("0.bias"),
+    )
     before = net(x)
     f = fmt("int", bits=4)
     attach(net, weights=f, activations=fmt("int", bits=8), rotation="hadamard")
