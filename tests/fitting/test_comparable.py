@@ -80,7 +80,7 @@ def test_one_study_passes_and_a_format_that_is_off_says_nothing(demo: Any) -> No
 
 def test_methods_that_no_law_reads_are_not_mixed(demo: Any) -> None:
     frame = with_columns(demo)
-    low = frame["P_w"] < 16
+    low: Any = frame["P_w"] < 16
     half = low & (frame.index % 2 == 0)
     assert half.sum() > 0
     mixed = frame.assign(**{"quant.rotation": "none"})
