@@ -86,7 +86,14 @@ def _centre(rows: Any) -> tuple[float, float]:
 
 def _where(rows: Any) -> str:
     N, D = _centre(rows)
-    return f"at N = {N:.2g}, D = {D:.2g}"
+    return f"at N = {_short(N)}, D = {_short(D)}"
+
+
+def _short(v: float) -> str:
+    """19k, 176M: as overrides write them."""
+    fits = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    cut, unit = next(((c, u) for c, u in fits if v >= c), (1.0, ""))
+    return f"{v / cut:.3g}{unit}"
 
 
 def _efficiency(fit: "Fit", p: Mapping[str, Any], P: float, roles: tuple[str, ...]) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from precisionlaws.fitting import diagnose
 from precisionlaws.fitting.resample import Draws, Solved
 from precisionlaws.fitting.solve import NOTHING
+from precisionlaws.laws.base import OFF
 
 if TYPE_CHECKING:
     from precisionlaws.fitting.fit import Fit
@@ -26,6 +27,7 @@ def doubts(fit: "Fit", solved: tuple[Solved, ...], draws: Draws) -> list[str]:
             out.append(f"{n} δ for {p} parameters: fewer than two each")
     if (fit.law.scales or fit.law.added) and not fit.measured:
         out.append("no run below 16 bits: nothing is learnt of bits, and the law is its base")
+    out += _unpaired(fit)
     out += _not_certified(fit)
     if draws.clusters == 1:
         out.append("one family: intervals take its runs as independent, and are too narrow")
@@ -62,6 +64,20 @@ def _not_certified(fit: "Fit") -> list[str]:
                 f"{what}: only {c.agreeing} of {c.starts} starts reached the minimum ({c.minima} distinct minima)"
             )
     return out
+
+
+def _unpaired(fit: "Fit") -> list[str]:
+    """Where `family` is another word for the format, nothing is compared within a family."""
+    low = (fit.rows[["P_w", "P_a", "P_kv"]] < OFF).any(axis=1).to_numpy()
+    family = fit.rows["family"].to_numpy(str)
+    quantized, plain = np.unique(family[low]), np.unique(family[~low])
+    repeated = len(np.unique(family)) < len(family)
+    if not (len(quantized) and len(plain) and repeated) or np.isin(quantized, plain).any():
+        return []
+    return [
+        "no family holds both a quantized and an unquantized run: a family is the runs of one size and seed at all widths "
+        f"(here {', '.join(np.unique(family)[:3])}); without pairs efficiencies carry the noise between families"
+    ]
 
 
 def _misfit(s: Solved) -> list[str]:

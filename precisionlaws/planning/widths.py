@@ -51,6 +51,13 @@ def widths(fit: Fit) -> Widths:
         for role, known in roles.items():
             point, cloud = _monotone(fit, role, known)
             eff, draws = eff * _between(P, known, point[None])[0], draws * _between(P, known, cloud)
+        kappa = {b: f"kappa[{''.join(f'{role}{b:g}' for role in roles)}]" for b in P}
+        joint = tuple(float(b) for b, name in kappa.items() if name in fit.params)
+        if joint:  # what all roles together are worth over the product of their parts
+            both = [fit.quantity(kappa[b]) for b in joint]
+            at = np.maximum(P, joint[0])
+            eff = np.minimum(eff * _between(at, joint, np.array([[v for v, _ in both]]))[0], 1.0)
+            draws = np.minimum(draws * _between(at, joint, np.stack([d for _, d in both], 1)), 1.0)
     return Widths(P=P, eff=eff, draws=draws, trained=trained, roles=tuple(roles))
 
 

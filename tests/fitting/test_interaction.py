@@ -93,6 +93,15 @@ def test_one_family_is_not_enough_for_a_format() -> None:
     assert found.untested == ("w4a4kv4",)
 
 
+def test_a_plan_counts_what_roles_are_worth_together() -> None:
+    from precisionlaws.planning.widths import widths
+
+    found = fit(study(1, 0.6), "neff_free+interaction", resamples=50)
+    table = widths(found)
+    assert table.eff[0] == pytest.approx(found.quantity("eff(4)")[0])
+    assert table.eff[0] < 0.8 * widths(fit(study(1, 1.0), "neff_free", resamples=50)).eff[0]
+
+
 @pytest.mark.slow
 def test_false_alarms_are_as_rare_as_promised() -> None:
     """40 studies in which the product holds: at most 5% expected, 15% would be chance once in 200 times."""

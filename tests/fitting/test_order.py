@@ -82,3 +82,12 @@ def test_all_intervals_hold_together() -> None:
         found = together(x.mean(0), x.std(0, ddof=1) / np.sqrt(7), 6)
         kept += bool(((found.low < 0) & (found.high > 0)).all())
     assert kept / 400 > 0.93
+
+
+def test_families_that_are_formats_are_doubted(demo: Any) -> None:
+    kind = np.where((demo[["P_w", "P_a", "P_kv"]] < 16).any(axis=1), "qat", "bf16")
+    found = fit(demo.assign(family=kind), "neff_free", resamples=20)
+    assert any(
+        w.startswith("no family holds both a quantized and an unquantized") for w in found.warnings
+    )
+    assert not any("no family holds" in w for w in fit(demo, "neff_free", resamples=20).warnings)
