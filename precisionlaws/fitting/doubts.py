@@ -68,7 +68,7 @@ def _not_certified(fit: "Fit") -> list[str]:
 
 def _unpaired(fit: "Fit") -> list[str]:
     """Where `family` is another word for the format, nothing is compared within a family."""
-    low = (fit.rows[["P_w", "P_a", "P_kv"]] < OFF).any(axis=1).to_numpy()
+    low = (fit.rows[["P_w", "P_a", "P_kv"]].to_numpy(float) < OFF).any(1)
     family = fit.rows["family"].to_numpy(str)
     quantized, plain = np.unique(family[low]), np.unique(family[~low])
     repeated = len(np.unique(family)) < len(family)
