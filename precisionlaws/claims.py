@@ -7,6 +7,7 @@ whose process is gone from this host, may be taken over.
 """
 
 import json
+import math
 import os
 import socket
 import threading
@@ -19,13 +20,16 @@ from precisionlaws.store import write
 
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
+LOST_SECONDS = 600.0  # by two clocks, where one look must do: clocks of machines differ by less
 
 
 class Lease:
-    """A held claim; beats in a thread until released."""
+    """A held claim; beats in a thread until released. Each beat also tells others how far the work is."""
 
     def __init__(self, path: Path, owner: dict[str, object]):
         self.path, self.owner, self.beat = path, owner, 0
+        self.note: dict[str, object] = {}
+        self.start, self.tokens = time.monotonic(), 0
         self.done = threading.Event()
         threading.Thread(target=self.keep, daemon=True).start()
 
@@ -33,7 +37,21 @@ class Lease:
         while not self.done.wait(BEAT_SECONDS):
             self.beat += 1
             with suppress(OSError):  # a full disk must not end the work that could free it
-                write(self.path, text(self.owner, self.beat))
+                write(self.path, text(self.owner | self.note, self.beat))
+
+    def tell(self, run: str, step: int, steps: int, batch: int, loss: float) -> None:
+        """Note for the next beat. batch: tokens per step. tokens, seconds: trained under this lease, and
+        how long that took by its holder's clock."""
+        if run == self.note.get("run"):
+            before = self.note["step"]
+            assert isinstance(before, int)
+            self.tokens += max(0, step - before) * batch  # a step back: from a decay to its trunk
+        elif not self.note:
+            self.start = time.monotonic()  # imports and compilation are no training
+        self.note = {
+            "run": run, "step": step, "steps": steps, "loss": loss if math.isfinite(loss) else None,
+            "tokens": self.tokens, "seconds": time.monotonic() - self.start,
+        }  # fmt: skip
 
     def release(self) -> None:
         self.done.set()
@@ -42,7 +60,7 @@ class Lease:
 
 
 def text(owner: dict[str, object], beat: int) -> str:
-    return json.dumps(owner | {"beat": beat})
+    return json.dumps(owner | {"beat": beat, "time": time.time()})
 
 
 def acquire(path: Path, stale: str | None = None) -> Lease | None:
@@ -87,6 +105,14 @@ class Watcher:
             self.seen[path] = (content, time.monotonic())
             return True, None
         return (True, None) if time.monotonic() - since < LEASE_SECONDS else (False, content)
+
+
+def lost(content: str) -> bool:
+    """Whether one look says that nobody works there: the process has ended, or its last beat is old."""
+    try:
+        return gone(content) or time.time() - json.loads(content)["time"] > LOST_SECONDS
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def gone(content: str) -> bool:

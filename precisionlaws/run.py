@@ -3,11 +3,13 @@
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from precisionlaws.config import (
     ConfigError,
     Spec,
+    build,
     count,
     digest,
     dumps,
@@ -189,6 +191,26 @@ def family(run: RunConfig, fingerprint: str | None = None) -> str:
     stream = {"stream": fingerprint or run.data.fingerprint()} | run.data.stream()
     data = digest(dumps(stream))[:8]
     return f"{run.model.SHORT}-d{run.size.depth}w{run.size.width}-{run.shape_key[:6]}-{data}-s{run.seed}"
+
+
+def stored_config(path: Path) -> tuple[RunConfig, str]:
+    """(config, data fingerprint) of a run directory, read safely.
+
+    Raises: ConfigError when the file is damaged or names a class that is not ours.
+    """
+    import yaml
+
+    try:
+        node = yaml.safe_load(path.read_text())
+        run, fingerprint = node["run"], str(node["fingerprint"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as a run's config: {str(error).splitlines()[0]}"
+        ) from None
+    try:
+        return build(run, RunConfig), fingerprint  # type: ignore[return-value]
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def compose(overrides: Iterable[str] = ()) -> RunConfig:

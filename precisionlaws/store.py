@@ -6,6 +6,7 @@
                             points/<eval_id>.json  one immutable file per PTQ
     <store>/trunks/<trunk_id>/step-N.safetensors   shared stable phases; only checkpoints, deletable
     <store>/claims/<unit>.json                     leases of workers
+    <store>/studies/<study>.json                   what sweeps set out to do
     <store>/cache/                                 of `load`; deletable
     <store>/logs/<unit>.log                        what a worker printed at a unit, if anything
 
@@ -83,6 +84,9 @@ class Store:
     def log(self, unit: str) -> Path:
         return self.root / "logs" / f"{unit}.log"
 
+    def study(self, name: str) -> Path:
+        return self.root / "studies" / f"{name}.json"
+
     def has(self, run_id: str, eval_id: str = "final") -> bool:
         path = self.result(run_id) if eval_id == "final" else self.point(run_id, eval_id)
         return path.exists()
@@ -102,6 +106,14 @@ class Store:
             raise ConfigError(
                 f"store {str(self.root)!r} is not writable: {error.strerror}"
             ) from None
+
+
+def opened(root: str | Path) -> Store:
+    """An existing store. Raises: ConfigError when there is none."""
+    if not any((Path(root) / part).is_dir() for part in ("runs", "studies", "claims", "trunks")):
+        what = "has no runs/ in it" if Path(root).is_dir() else "is not a folder"
+        raise ConfigError(f"{str(root)!r} is not a store: it {what}")
+    return Store(root)
 
 
 def write(path: Path, data: str | bytes, *, replace: bool = True) -> bool:

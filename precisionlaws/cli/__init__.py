@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from precisionlaws.cli import bench, config, fit, plan, plot, quantize, runs, sweep, train
+from precisionlaws.cli import bench, config, fit, jobs, plan, plot, quantize, runs, sweep, train
 from precisionlaws.cli.shared import printable
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ for module in (train, sweep, quantize, fit, plan, plot):
     name = module.__name__.rpartition(".")[2]
     app.command(name, no_args_is_help=module is not train)(module.command)
 app.add_typer(runs.app, name="runs")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
 

@@ -19,6 +19,13 @@ def command(
     retry: Annotated[
         str | None, typer.Option("--retry", help="'failed': also runs that failed before.")
     ] = None,
+    done: Annotated[
+        Path | None,
+        typer.Option(
+            help="A frame (CSV, parquet, store): its runs and points count as finished.",
+            show_default=False,
+        ),
+    ] = None,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first failure.")
     ] = False,
@@ -38,19 +45,23 @@ def command(
         raise ValueError(f"--retry takes 'failed', got {retry!r}")
     from precisionlaws.store import Store
     from precisionlaws.sweep.points import study
-    from precisionlaws.sweep.schedule import progress
+    from precisionlaws.sweep.schedule import elsewhere, progress
 
     plan, files = study(name, overrides or []), Store(store)
+    others = None if done is None else elsewhere(done)
     if dry_run:
         from precisionlaws.sweep.dry_run import estimate, table
 
-        numbers = estimate(plan, progress(files, plan.points), mfu, price)
+        numbers = estimate(plan, progress(files, plan.points, others), mfu, price)
         print_json(numbers) if json else print(table(numbers))
         return
-    raise typer.Exit(run(plan, files, retry == "failed", 1 if fail_fast else max_failures, json))
+    limit = 1 if fail_fast else max_failures
+    raise typer.Exit(run(plan, files, others, retry == "failed", limit, json))
 
 
-def run(plan: Any, files: Any, retry: bool, max_failures: int | None, json: bool) -> int:
+def run(
+    plan: Any, files: Any, others: Any, retry: bool, max_failures: int | None, json: bool
+) -> int:
     import signal
     import sys
 
@@ -62,21 +73,25 @@ def run(plan: Any, files: Any, retry: bool, max_failures: int | None, json: bool
         signal.SIGTERM, signal.default_int_handler
     )  # a scheduler's polite stop is a Ctrl-C
     try:
-        outcome = run_study(plan, files, Live(), retry=retry, max_failures=max_failures)
+        outcome = run_study(
+            plan, files, Live(), retry=retry, max_failures=max_failures, elsewhere=others
+        )
     except KeyboardInterrupt:
-        left = len(progress(files, plan.points).missing(plan.points))
+        left = len(progress(files, plan.points, others).missing(plan.points))
         print(
             f"interrupted; {left} of {len(plan.points)} points to go: the same command goes on",
             file=sys.stderr,
         )
         return 130
-    now = progress(files, plan.points)
+    now = progress(files, plan.points, others)
     left = now.missing(plan.points)
     numbers = {
         "study": plan.name,
         "store": str(files.root),
         "points": len(plan.points),
-        "finished": len(plan.points) - len(left) - len(now.diverged),
+        "finished": len(plan.points) - len(left) - len(now.diverged) - len(now.lost),
+        "elsewhere": len(now.elsewhere),
+        "lost": len(now.lost),
         "diverged": sorted(now.diverged),
         "failed": outcome.failed | outcome.skipped,
         "fit": list(plan.fit),
@@ -86,9 +101,14 @@ def run(plan: Any, files: Any, retry: bool, max_failures: int | None, json: bool
 
 
 def words(numbers: dict[str, Any], skipped: int, stopped: bool) -> str:
+    from precisionlaws.sweep.dry_run import lost
+
+    there = f", {numbers['elsewhere']} of them elsewhere (--done)" * bool(numbers["elsewhere"])
     lines = [
-        f"{numbers['study']}: {numbers['finished']} of {numbers['points']} points in {numbers['store']}"
+        f"{numbers['study']}: {numbers['finished']} of {numbers['points']} points in {numbers['store']}{there}"
     ]
+    if numbers["lost"]:
+        lines.append(lost(numbers["lost"]))
     if numbers["diverged"]:
         lines.append(f"diverged (recorded, not fitted): {', '.join(numbers['diverged'])}")
     lines += [f"failed: {run}: {error}" for run, error in numbers["failed"].items()]

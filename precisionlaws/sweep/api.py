@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import expand, option
 from precisionlaws.ptq.base import Ptq, eval_id
-from precisionlaws.run import Exec, RunConfig, run_id
+from precisionlaws.run import Exec, RunConfig, run_id, stored_config
 from precisionlaws.store import Store, load
 from precisionlaws.sweep.engine import run_study
 from precisionlaws.sweep.launchers.local import Local
@@ -87,7 +87,6 @@ def quantizable(
     store: str | Path, method: str, bits: str, options: Sequence[str], where: str | None
 ) -> tuple[list[RunConfig], list[Ptq]]:
     """The runs that can be quantized, checked against every method that is asked for."""
-    from precisionlaws.training.unit import stored_config
     from precisionlaws.where import where as chosen_rows
 
     ptqs = methods(method, bits, options)

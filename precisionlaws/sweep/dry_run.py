@@ -48,6 +48,8 @@ def estimate(
         },
         "data": repeats([r for u in whole for r in u.runs]),
         "failed": sorted(done.failed),
+        "elsewhere": len(done.elsewhere),
+        "lost": len(done.lost),
         "fit": list(study.fit),
         "questions": list(study.questions),
     }  # fmt: skip
@@ -99,12 +101,23 @@ def table(n: dict[str, Any]) -> str:
             if d["epochs"] > 1
         ),
     ]
+    if n["elsewhere"]:
+        lines.append(f"  done    {n['elsewhere']:,} points elsewhere (--done)")
+    if n["lost"]:
+        lines.append(f"  cannot  {lost(n['lost'])}")
     if n["failed"]:
         lines.append(f"  failed before: {len(n['failed'])} runs (see --retry failed)")
     if n["fit"]:
         lines.append(f"  fits    {', '.join(n['fit'])}")
     lines += [f"  asks    {q}" for q in n["questions"]]
     return "\n".join(lines)
+
+
+def lost(count: int) -> str:
+    return (
+        f"{count:,} PTQ points cannot be made here: their runs were trained elsewhere and have no "
+        "checkpoint in this store (without --done they are trained again)"
+    )
 
 
 def gpu(n: dict[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ from precisionlaws.run import run_id
 from precisionlaws.store import Store
 from precisionlaws.sweep.launchers.local import Pool
 from precisionlaws.sweep.points import Study
-from precisionlaws.sweep.schedule import Progress, Unit, progress, units
+from precisionlaws.sweep.recorded import record
+from precisionlaws.sweep.schedule import Elsewhere, Progress, Unit, progress, units
 
 POLL_SECONDS = 1.0
 
@@ -39,14 +40,20 @@ class TooManyFailures(Exception):
 
 
 def run_study(
-    study: Study, store: Store, view: View, *, retry: bool = False, max_failures: int | None = None
+    study: Study,
+    store: Store,
+    view: View,
+    *,
+    retry: bool = False,
+    max_failures: int | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Outcome:
     """Compute every missing point. A failed unit does not end the others, `max_failures` failed runs do.
 
     Raises: KeyboardInterrupt after the workers have saved their state; ConfigError when the store is not
     writable.
     """
-    before = progress(store, study.points)
+    before = progress(store, study.points, elsewhere)
     outcome = Outcome(before, skipped={} if retry else dict(before.failed))
     todo = units(p for p in before.missing(study.points) if p.run_id not in outcome.skipped)
     if not todo:
@@ -56,8 +63,9 @@ def run_study(
 
         device_of("cuda")  # here, where it is one line, and not in every worker
     store.check_writable()
+    record(store, study.name, study.overrides, before.here(study.points))
     pool = study.launcher.pool(store, study.exec.threads, len(todo))  # type: ignore[attr-defined]
-    dispatcher = Dispatcher(study, store, pool, view, list(todo), outcome, max_failures)
+    dispatcher = Dispatcher(study, store, pool, view, list(todo), outcome, max_failures, elsewhere)
     view.begin(todo, len(pool.workers))
     try:
         while dispatcher.busy():
@@ -81,6 +89,7 @@ class Dispatcher:
     waiting: list[Unit]
     outcome: Outcome
     max_failures: int | None
+    elsewhere: Elsewhere | None = None
     active: dict[int, Unit] = field(default_factory=dict)
     watcher: Watcher = field(default_factory=Watcher)
 
@@ -113,7 +122,7 @@ class Dispatcher:
     def complete(self, unit: Unit) -> bool:
         names = {run_id(r) for r in unit.runs}
         points = [p for p in self.study.points if p.run_id in names]
-        return not progress(self.store, points).missing(points)
+        return not progress(self.store, points, self.elsewhere).missing(points)
 
     def handle(self, index: int, message: dict[str, Any]) -> None:
         unit = self.active.get(index)

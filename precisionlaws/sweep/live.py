@@ -1,7 +1,9 @@
 """The live view of a sweep: a small table on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -12,13 +14,38 @@ LINE_SECONDS = 15.0  # between plain lines
 
 
 @dataclass
+class Screen:
+    """Lines that are drawn over each other on a terminal."""
+
+    out: IO[str]
+    drawn: int = 0
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """As much as the terminal shows: a line that wraps or scrolls could not be drawn over."""
+        width, height = shutil.get_terminal_size()
+        shown = list(lines[: height - 1])
+        if len(shown) < len(lines):
+            shown[-1] = f"... and {len(lines) - len(shown) + 1} more lines"
+        self.clear()
+        print("\n".join(line[: width - 1] for line in shown), file=self.out, flush=True)
+        self.drawn = len(shown)
+
+    def clear(self) -> None:
+        if self.drawn:
+            self.out.write(f"\x1b[{self.drawn}F\x1b[J")  # to the first drawn line, erase below
+            self.drawn = 0
+
+
+@dataclass
 class Live:
     """Shows progress on `out`; knows only what workers tell."""
 
     out: IO[str] = field(default_factory=lambda: sys.stderr)
     now: dict[int, str] = field(default_factory=dict)
-    drawn: int = 0
     last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.screen = Screen(self.out)
 
     def begin(self, todo: list[Unit], workers: int) -> None:
         self.todo, self.workers = todo, workers
@@ -54,7 +81,7 @@ class Live:
             self.note(f"failed: {unit.name}: {message['error']}")
 
     def note(self, text: str) -> None:
-        self.clear()
+        self.screen.clear()
         print(text, file=self.out, flush=True)
 
     def summary(self) -> str:
@@ -69,19 +96,9 @@ class Live:
                 self.last = time.monotonic()
                 print(self.summary(), file=self.out, flush=True)
             return
-        self.clear()
-        lines = [
-            self.summary(),
-            *(f"  {i}: {self.now.get(i, 'waiting')}" for i in range(self.workers)),
-        ]
-        print("\n".join(lines), file=self.out, flush=True)
-        self.drawn = len(lines)
-
-    def clear(self) -> None:
-        if self.drawn:
-            self.out.write(f"\x1b[{self.drawn}F\x1b[J")  # to the first drawn line, erase below
-            self.drawn = 0
+        workers = (f"  {i}: {self.now.get(i, 'waiting')}" for i in range(self.workers))
+        self.screen.draw([self.summary(), *workers])
 
     def end(self) -> None:
-        self.clear()
+        self.screen.clear()
         print(self.summary(), file=self.out, flush=True)

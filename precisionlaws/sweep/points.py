@@ -43,6 +43,7 @@ class Study:
     fit: tuple[str, ...] = ()
     plot: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
 
 def study(name: str, overrides: Iterable[str] = ()) -> Study:
@@ -77,6 +78,7 @@ def study(name: str, overrides: Iterable[str] = ()) -> Study:
         points=tuple(points.values()),
         exec=the_one("exec", [p["exec"] for _, p in jobs]),
         launcher=the_one("launcher", [p["launcher"] for _, p in jobs]),
+        overrides=tuple(overrides),
         **lists,
     )
 

@@ -46,9 +46,10 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
         return
     told, at = 0.0, [""]  # the run at work
 
-    def progress(name: str, step: int, steps: int) -> None:
+    def progress(name: str, step: int, steps: int, loss: float) -> None:
         nonlocal told
         at[0] = name
+        lease.tell(name, step, steps, jobs[0][0].batch, loss)
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             emit(
@@ -61,9 +62,14 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
                 }
             )
 
+    def say(message: dict[str, Any]) -> None:
+        if message["event"] == "quantizing":
+            lease.note = lease.note | {"run": message["run"], "doing": "quantizing"}
+        emit(message)
+
     try:
         with printed_to(store.log(message["unit"])):
-            attempts(jobs, store, exec_, emit, Watch(progress, stop), at)
+            attempts(jobs, store, exec_, say, Watch(progress, stop), at)
         emit({"event": "done"})
     except Interrupted:
         emit({"event": "stopped"})

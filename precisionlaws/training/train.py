@@ -48,13 +48,16 @@ def execute(config: RunConfig, store: Store, exec: Exec) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(exec.threads))  # before torch makes its pools
     import torch
 
-    from precisionlaws.training.unit import train_runs
+    from precisionlaws.training.unit import Watch, train_runs
 
     before = torch.get_num_threads()
     torch.set_num_threads(exec.threads)
     lease = lease_of(config, store)
     try:
-        train_runs([config], store, exec)
+        tell = Watch(
+            lambda run, step, steps, loss: lease.tell(run, step, steps, config.batch, loss)
+        )
+        train_runs([config], store, exec, tell)
     finally:
         lease.release()
         torch.set_num_threads(before)

@@ -7,6 +7,7 @@ states; `train` of one run is this function with one branch.
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +18,8 @@ import yaml
 from safetensors.torch import save as save_tensors
 
 from precisionlaws import store as files
-from precisionlaws.config import ConfigError, build, plain
-from precisionlaws.run import Exec, RunConfig, normal_text, run_id, trunk_id
+from precisionlaws.config import ConfigError, plain
+from precisionlaws.run import Exec, RunConfig, normal_text, run_id, stored_config, trunk_id
 from precisionlaws.store import Store, listed
 from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import checkpoint_facts, device_of, micro_batch
@@ -33,7 +34,7 @@ SAVE_SECONDS = 30.0  # between checkpoints on the way
 class Watch:
     """What a caller wants to be told, and may ask, while runs train."""
 
-    progress: Callable[[str, int, int], None] = lambda run, step, steps: None
+    progress: Callable[[str, int, int, float], None] = lambda run, step, steps, loss: None
     stop: Callable[[], bool] = lambda: False
 
 
@@ -76,24 +77,6 @@ def known(store: Store, run: RunConfig) -> bool:
     ):
         raise ConfigError(f"{path} holds another config than run {name}: move that store away")
     return store.has(name)
-
-
-def stored_config(path: Path) -> tuple[RunConfig, str]:
-    """(config, data fingerprint) of a run directory, read safely.
-
-    Raises: ConfigError when the file is damaged or names a class that is not ours.
-    """
-    try:
-        node = yaml.safe_load(path.read_text())
-        run, fingerprint = node["run"], str(node["fingerprint"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as a run's config: {str(error).splitlines()[0]}"
-        ) from None
-    try:
-        return build(run, RunConfig), fingerprint  # type: ignore[return-value]
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -160,7 +143,7 @@ class Trainer:
 
         def look(s: State) -> None:
             nonlocal saved
-            self.watch.progress(name, s.step, run.steps)
+            self.watch.progress(name, s.step, run.steps, last_loss(s))
             stop = self.watch.stop()
             if stop or time.monotonic() - saved > SAVE_SECONDS:
                 keep(s)
@@ -172,7 +155,13 @@ class Trainer:
             return run.lr_schedule.factor(step, run.steps)
 
         micro = micro_batch(run, self.exec)
+        self.watch.progress(name, state.step, run.steps, last_loss(state))
         advance(state, run, batches_of(run), to, factor, look, micro)
+
+
+def last_loss(state: State) -> float:
+    """Of the last step, nats per token; NaN before the first."""
+    return float(state.log[-1][-1, 1]) if state.log and len(state.log[-1]) else math.nan
 
 
 def publish(run: RunConfig, state: State, store: Store, exec: Exec, losses: Losses | None) -> None:

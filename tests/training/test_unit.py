@@ -125,7 +125,7 @@ def test_killed_between_checkpoints_repeats_the_steps(
     smooth, rough = Store(tmp_path / "smooth"), Store(tmp_path / "rough")
     train_runs([run], smooth, EXEC)
 
-    def die(name: str, step: int, steps: int) -> None:
+    def die(name: str, step: int, *_: float) -> None:
         if step >= 20:
             raise SystemError
 

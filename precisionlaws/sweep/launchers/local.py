@@ -71,11 +71,12 @@ class Pool:
 
     def listen(self, index: int, worker: subprocess.Popen[str], log: Any) -> None:
         assert worker.stdout is not None
-        for line in worker.stdout:
-            self.inbox.put((index, worker.pid, json.loads(line)))
-        code = worker.wait()
-        log.seek(0)
-        lines = log.read().strip().splitlines()
+        with worker.stdout, log:
+            for line in worker.stdout:
+                self.inbox.put((index, worker.pid, json.loads(line)))
+            code = worker.wait()
+            log.seek(0)
+            lines = log.read().strip().splitlines()
         self.inbox.put(
             (index, worker.pid, {"event": "died", "code": code, "error": cause(code, lines)})
         )
