@@ -11,12 +11,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from precisionlaws.store import Store, complete, load
+from precisionlaws.store import Store, complete, load, write
+from precisionlaws.sweep.recorded import Job
+from precisionlaws.sweep.watch import Watch
 
 RUNS, POINTS = 5_000, 19
 
@@ -82,6 +85,26 @@ def main(runs: int, points: int) -> None:
         for name, (frame, cpu, wall) in found.items():
             pd.testing.assert_frame_equal(frame, base[0])
             print(f"{name:22} {len(frame):,} points  {cpu:6.2f} CPU s  {wall:6.2f} s  ×{base[1] / cpu:.1f}")  # fmt: skip
+
+        watched(Store(root), runs)
+
+
+def watched(store: Store, runs: int) -> None:
+    """A tenth of a study is to go, ten workers are at it; the first look, and one that knows the finished."""
+    jobs = [Job(final(i)["run_id"], f"u{i // 5}", 32, 40, 128, (), 1e-3, 0.1) for i in range(runs)]
+    for job in jobs[: runs // 10]:
+        store.result(job.run).unlink()
+    plan = {"schema": 1, "study": "bench", "overrides": [], "jobs": [asdict(j) for j in jobs]}
+    write(store.study("bench"), json.dumps(plan))
+    for job in jobs[:50:5]:
+        note = {"host": "h", "pid": 1, "beat": 1, "run": job.run, "step": 3, "steps": 40, "tokens": 99, "seconds": 9.0}  # fmt: skip
+        write(store.claim(job.unit), json.dumps(note))
+    watch = Watch(store)
+    for name in ("first look of a watch", "each further look"):
+        look, cpu, wall = timed(watch.look)
+        assert look.rows[0].states["done"] == runs - runs // 10
+        assert look.rows[0].states["running"] == 10
+        print(f"{name:22} {runs:,} runs     {cpu:6.2f} CPU s  {wall:6.2f} s")
 
 
 if __name__ == "__main__":
