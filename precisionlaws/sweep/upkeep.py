@@ -233,7 +233,8 @@ def debris(store: Store) -> Iterator[Finding]:
 def idle_trunks(store: Store) -> Iterator[Finding]:
     """Checkpoints of trunks that no unfinished run will start from.
 
-    A run is unfinished if its folder has a config and no result, or a recorded study still owes it. Nothing of
+    A run is unfinished if its folder has a config and no result, or a recorded study still owes it or a PTQ of
+    its weights before the decay. Nothing of
     a trunk that somebody is at work on is touched.
     """
     busy, owed = at_work(store), branches(store)
@@ -250,7 +251,8 @@ def branches(store: Store) -> dict[str, set[int]]:
     """Trunk -> steps where its unfinished runs leave it."""
     owed: dict[str, set[int]] = {}
     for job in (j for plan in plans(store) for j in plan.jobs):
-        if not store.has(job.run):
+        before_decay = [e for e in job.points if e.startswith("stable")]
+        if not all(store.has(job.run, e) for e in ("final", *before_decay)):
             owed.setdefault(job.unit, set()).add(job.branch)
     for name in listed(store.root / "runs"):
         path = store.run(name) / "config.yaml"

@@ -15,6 +15,7 @@ from precisionlaws.cli import app
 from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import option
 from precisionlaws.ptq.application import method_of
+from precisionlaws.ptq.base import eval_id
 from precisionlaws.run import Exec, RunConfig, compose, run_id, trunk_id
 from precisionlaws.store import Store, load
 from precisionlaws.sweep import upkeep
@@ -141,6 +142,10 @@ def test_gc_keeps_what_unfinished_runs_start_from(store: Store, runs: list[RunCo
         return {p.name for p in trunk.iterdir()} - {f.path.name for f in idle_trunks(store)}
 
     assert needed() == set()
+    early = method_of("rtn", bits=3, phase="stable")
+    record(store, "early", (), [Point(run_id(runs[0]), eval_id(early), runs[0], early)])
+    assert needed() == {"step-16.safetensors"}
+    shutil.rmtree(store.root / "studies")
     longer = compose([*texts(runs[0]), "tokens=7680"])
     record(store, "longer", (), [Point(run_id(longer), "final", longer, nothing())])
     assert needed() == {"step-32.safetensors"}
