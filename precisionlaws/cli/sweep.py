@@ -1,5 +1,6 @@
 """precisionlaws sweep: a study."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,35 +39,71 @@ def command(
     price: Annotated[
         float, typer.Option(help="Of one GPU-hour, in your currency; for --dry-run.")
     ] = PRICE,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Leave out what tells least per second: 90s, 30min, 2h, 1d.", show_default=False
+        ),
+    ] = None,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A fit, or a law with published constants: expected intervals.", show_default=False
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Half widths wanted, gamma_D=0.1: how many seeds?", show_default=False),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Seeds 0 to N - 1 instead of the study's.", min=1, show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it: finished runs are never repeated."""
     if retry not in (None, "failed"):
         raise ValueError(f"--retry takes 'failed', got {retry!r}")
+    from precisionlaws.cli.foresight import foresee, seeds_override
     from precisionlaws.store import Store
     from precisionlaws.sweep.points import study
+    from precisionlaws.sweep.rates import rates
     from precisionlaws.sweep.schedule import elsewhere, progress
 
-    plan, files = study(name, overrides or []), Store(store)
+    plan, files = study(name, seeds_override(seeds, overrides or [])), Store(store)
     others = None if done is None else elsewhere(done)
+    now, known = progress(files, plan.points, others), rates(files, plan.exec)
+    plan, seen = foresee(plan, now, known, budget, prior or [], target)
     if dry_run:
         from precisionlaws.sweep.dry_run import estimate, table
+        from precisionlaws.sweep.memory import free_bytes
 
-        numbers = estimate(plan, progress(files, plan.points, others), mfu, price)
-        print_json(numbers) if json else print(table(numbers))
+        numbers = estimate(plan, now, mfu, price, known) | {"disk_free": free_bytes(store)}
+        print_json(numbers | seen.numbers) if json else print(
+            "\n".join([table(numbers), *seen.lines])
+        )
         return
+    if seen.lines:
+        print("\n".join(seen.lines), file=sys.stderr)
+    from precisionlaws.sweep.live import Live
+
     limit = 1 if fail_fast else max_failures
-    raise typer.Exit(run(plan, files, others, retry == "failed", limit, json))
+    view = Live(known=known)
+    raise typer.Exit(run(plan, files, view, others, retry == "failed", limit, json))
 
 
 def run(
-    plan: Any, files: Any, others: Any, retry: bool, max_failures: int | None, json: bool
+    plan: Any,
+    files: Any,
+    view: Any,
+    others: Any,
+    retry: bool,
+    max_failures: int | None,
+    json: bool,
 ) -> int:
     import signal
-    import sys
 
     from precisionlaws.sweep.engine import run_study
-    from precisionlaws.sweep.live import Live
     from precisionlaws.sweep.schedule import progress
 
     signal.signal(
@@ -74,7 +111,7 @@ def run(
     )  # a scheduler's polite stop is a Ctrl-C
     try:
         outcome = run_study(
-            plan, files, Live(), retry=retry, max_failures=max_failures, elsewhere=others
+            plan, files, view, retry=retry, max_failures=max_failures, elsewhere=others
         )
     except KeyboardInterrupt:
         left = len(progress(files, plan.points, others).missing(plan.points))

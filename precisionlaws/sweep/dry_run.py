@@ -5,19 +5,22 @@ from typing import Any
 
 from precisionlaws.costs import MFU, PRICE, duration, gpu_hours
 from precisionlaws.run import RunConfig
+from precisionlaws.sweep.memory import as_json, line, memory
 from precisionlaws.sweep.points import Study
+from precisionlaws.sweep.rates import IDLE, Rates
 from precisionlaws.sweep.schedule import Progress, Unit, units
 
 SHOWN_HOURS = 0.1  # below, nobody rents a GPU
 
 
 def estimate(
-    study: Study, done: Progress, mfu: float = MFU, price: float = PRICE
+    study: Study, done: Progress, mfu: float = MFU, price: float = PRICE, known: Rates = IDLE
 ) -> dict[str, Any]:
     """Counts, tokens, FLOPs, time and price of a study and of what is still missing of it.
 
-    tokens: trained, shared trunks counted once. tokens_alone: if every run were trained by itself.
-    seconds: estimated wall clock on this machine's cores. gpu: H100-hours at this MFU, training and
+    tokens: trained, shared trunks counted once. tokens_alone: if every run, a (config, D), were trained by
+    itself; tokens_per_point: if every point were, PTQ points too. seconds: estimated wall clock on this
+    machine's cores, at the rates that are known of it. gpu: H100-hours at this MFU, training and
     evaluation, and their price at `price` per hour.
     Raises: ValueError for an mfu or a price that is none.
     """
@@ -33,16 +36,19 @@ def estimate(
         "units": len(whole),
         "tokens": sum(u.tokens for u in whole),
         "tokens_alone": sum(u.tokens_alone for u in whole),
+        "tokens_per_point": sum(p.run.D for p in study.points),
         "flops": sum(u.flops for u in whole),
         "workers": workers,
-        "seconds": wall([u.seconds for u in whole], workers),
+        "seconds": wall([known.seconds(u) for u in whole], workers),
+        "calibration": {"runs": known.runs, "factor": known.overall},
+        "memory": as_json(memory(whole, study.exec, workers)),
         "gpu": {
             "device": "H100", "mfu": mfu, "price_per_hour": price, "hours": hours, "price": hours * price,
         },
         "to_do": {
             "points": len(done.missing(study.points)),
             "tokens": sum(u.tokens for u in rest),
-            "seconds": wall([u.seconds for u in rest], workers),
+            "seconds": wall([known.seconds(u) for u in rest], workers),
             "gpu_hours": left,
             "price": left * price,
         },
@@ -82,15 +88,12 @@ def repeats(runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
 
 
 def table(n: dict[str, Any]) -> str:
-    saved = n["tokens_alone"] / n["tokens"]
-    trunks = (
-        f" ({saved:.2f}x fewer than one training per run: trunks are shared)" if saved > 1 else ""
-    )
     lines = [
         f"{n['study']}: {n['runs']:,} runs, {n['points']:,} points in {n['units']:,} units",
-        f"  tokens  {millions(n['tokens'])} trained{trunks}",
+        f"  tokens  {millions(n['tokens'])} trained{fewer(n)}",
         f"  FLOPs   {n['flops']:.2e}",
-        f"  time    about {duration(n['seconds'])} on {n['workers']} CPU worker(s)",
+        f"  time    about {duration(n['seconds'])} on {n['workers']} CPU worker(s), {rests_on(n['calibration'])}",
+        *([line(n["memory"], n.get("disk_free"))] if n["memory"] else []),
         *gpu(n["gpu"]),
         f"  to do   {n['to_do']['points']:,} points, {millions(n['to_do']['tokens'])} tokens, "
         f"about {duration(n['to_do']['seconds'])}" + to_rent(n),
@@ -118,6 +121,25 @@ def lost(count: int) -> str:
         f"{count:,} PTQ points cannot be made here: their runs were trained elsewhere and have no "
         "checkpoint in this store (without --done they are trained again)"
     )
+
+
+def fewer(n: dict[str, Any]) -> str:
+    """Against training every (config, D) by itself, and every point by itself."""
+    shared, points = (n[k] / n["tokens"] for k in ("tokens_alone", "tokens_per_point"))
+    said = []
+    if shared > 1:
+        said.append(f"{shared:.2f}x fewer than one WSD run per (config, D), as trunks are shared")
+    if points > shared:
+        said.append(f"{points:.2f}x fewer than one training per point")
+    return f"; {'; '.join(said)}" if said else ""
+
+
+def rests_on(calibration: dict[str, Any]) -> str:
+    """What a time rests on."""
+    k = calibration["runs"]
+    if not k:
+        return "for idle cores (no finished run to calibrate on)"
+    return f"calibrated on {k} run{'s' * (k > 1)} ({calibration['factor']:.2g} times that of idle cores)"
 
 
 def gpu(n: dict[str, Any]) -> list[str]:

@@ -8,7 +8,8 @@ from precisionlaws.claims import Watcher
 from precisionlaws.config import ConfigError, plain
 from precisionlaws.run import run_id
 from precisionlaws.store import Store
-from precisionlaws.sweep.launchers.local import Pool
+from precisionlaws.sweep.launchers.local import Local, Pool
+from precisionlaws.sweep.memory import check, memory
 from precisionlaws.sweep.points import Study
 from precisionlaws.sweep.recorded import record
 from precisionlaws.sweep.schedule import Elsewhere, Progress, Unit, progress, units
@@ -58,6 +59,8 @@ def run_study(
     todo = units(p for p in before.missing(study.points) if p.run_id not in outcome.skipped)
     if not todo:
         return outcome
+    if isinstance(study.launcher, Local):  # elsewhere, other machines' memory counts
+        check(memory(todo, study.exec, study.launcher.count(study.exec.threads)))
     if study.exec.device == "cuda":
         from precisionlaws.training.facts import device_of
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from precisionlaws.costs import duration
+from precisionlaws.sweep.dry_run import wall
+from precisionlaws.sweep.rates import IDLE, Rates
 from precisionlaws.sweep.schedule import Unit
 
 LINE_SECONDS = 15.0  # between plain lines
+SURE = 0.02  # share of the work after which its own pace tells more than any estimate
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Live:
     """Shows progress on `out`; knows only what workers tell."""
 
     out: IO[str] = field(default_factory=lambda: sys.stderr)
+    known: Rates = IDLE
     now: dict[int, str] = field(default_factory=dict)
     last: float = 0.0
 
@@ -50,7 +54,8 @@ class Live:
     def begin(self, todo: list[Unit], workers: int) -> None:
         self.todo, self.workers = todo, workers
         self.start = time.monotonic()
-        self.total = sum(u.seconds for u in todo)
+        self.total = sum(self.known.seconds(u) for u in todo)
+        self.idle = sum(u.seconds for u in todo)
         self.units_done, self.done, self.part = 0, 0.0, {}
         self.lines: list[str] = []
         runs = sum(len(u.runs) for u in todo)
@@ -65,16 +70,16 @@ class Live:
                 f"{message['run']}  step {message['step']:,}/{message['steps']:,}  {share:4.0%}"
             )
             done = min(message["step"] * message["batch"] / unit.tokens, 1.0)
-            self.part[worker] = max(self.part.get(worker, 0.0), done * unit.seconds)
+            self.part[worker] = max(self.part.get(worker, 0.0), done * self.known.seconds(unit))
         elif kind == "quantizing":
             self.now[worker] = f"{message['run']}  quantizing"
-            self.part[worker] = 0.9 * unit.seconds
+            self.part[worker] = 0.9 * self.known.seconds(unit)
         elif kind in ("done", "failed", "died", "busy", "stopped"):
             self.now.pop(worker, None)
             self.part.pop(worker, None)
         if kind == "done":
             self.units_done += 1
-            self.done += unit.seconds
+            self.done += self.known.seconds(unit)
         if kind == "note":
             self.note(message["text"])
         if kind in ("failed", "died"):
@@ -87,8 +92,14 @@ class Live:
     def summary(self) -> str:
         elapsed = time.monotonic() - self.start
         share = (self.done + sum(self.part.values())) / self.total if self.total else 1.0
-        left = f", about {duration(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
-        return f"{self.units_done}/{len(self.todo)} units, {share:.0%}, {duration(elapsed)}{left}"
+        counts = f"{self.units_done}/{len(self.todo)} units, {share:.0%}, {duration(elapsed)}"
+        if share <= SURE:
+            seconds = wall([self.known.seconds(u) for u in self.todo], self.workers)
+            runs = f", calibrated on {self.known.runs} run(s)" if self.known.runs else ""
+            return f"{counts}, about {duration(max(seconds - elapsed, 0))} left{runs}"
+        slower = elapsed / share * self.workers / self.idle if self.idle else 1.0
+        left = f", about {duration(elapsed * (1 - share) / share)} left" if share < 1 else ""
+        return f"{counts}{left} ({slower:.1f} times the estimate for idle cores)"
 
     def tick(self) -> None:
         if not self.out.isatty():

@@ -46,14 +46,9 @@ class Unit:
     @property
     def seconds(self) -> float:
         """Estimated, on one core."""
-        run = self.runs[0]
         evaluations = sum(1 + len(p) + bool(p) for p in self.ptqs)
-        return cpu_seconds(
-            self.flops,
-            self.tokens / run.batch,
-            evaluations * run.data.eval_tokens,
-            self.flops / self.tokens,
-        )
+        steps, per_token = self.tokens / self.runs[0].batch, self.flops / self.tokens
+        return cpu_seconds(self.flops, steps, 0, per_token) + evaluations * self.eval_seconds
 
     @property
     def eval_seconds(self) -> float:

@@ -113,3 +113,28 @@ def test_the_command_takes_a_price_and_an_mfu(tmp_path: Path) -> None:
         assert bad.returncode == 2
         assert f"{option.strip('-')} must be" in bad.stderr
         assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("tokens", "least"), [("64k,128k,256k,512k,1024k,2048k", 1.6), (",".join(f"{k * 64}k" for k in range(1, 13)), 3.0)]
+)  # fmt: skip
+def test_trunks_save_against_one_wsd_run_per_config_and_D(tokens: str, least: float) -> None:
+    """Five doublings, and twelve even D, are what one trunk is made for."""
+    made = study("ptq", ["size=7k,20k", f"tokens={tokens}", "seed=0", "ptq.bits=3,4"])
+    n = estimate(made, NOTHING)
+    assert n["tokens_alone"] == sum({p.run_id: p.run.D for p in made.points}.values())
+    assert n["tokens_alone"] / n["tokens"] >= least
+    assert (
+        n["tokens_per_point"] == n["tokens_alone"] * 5
+    )  # each run, and 2 widths × 2 granularities
+    text = table(n)
+    assert f"{n['tokens_alone'] / n['tokens']:.2f}x fewer than one WSD run per (config, D)" in text
+    assert f"{n['tokens_per_point'] / n['tokens']:.2f}x fewer than one training per point" in text
+
+
+def test_memory_and_disk_are_shown(kumar: Study) -> None:
+    n = estimate(kumar, NOTHING)
+    assert n["memory"]["per_worker"] > 2e9
+    assert n["memory"]["disk"] > 465 * 4 * 30e6
+    assert "memory  about" in table(n)
+    assert "per worker" in table(n)
