@@ -7,6 +7,8 @@ import typer
 
 from precisionlaws.cli.shared import Json, Out, pairs, print_json, printable
 
+HIDDEN = ("law", "base", "terms", "by")  # of a printed comparison: the full name says them
+
 
 def command(
     data: Annotated[Path, typer.Argument(help="A store, CSV, parquet or JSON file.")],
@@ -37,7 +39,19 @@ def command(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also under other choices.")
     ] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="One table over the laws.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Which law predicts larger runs best?")
+    ] = False,
+    bases: Annotated[
+        str | None,
+        typer.Option(help="Compare the laws' terms on each: chinchilla,gamma.", show_default=False),
+    ] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict larger runs from smaller, by compute, N or D.", show_default=False
+        ),
+    ] = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -45,8 +59,8 @@ def command(
 
     --out: a JSON file, or with several laws a folder that gets one per law.
     """
-    from precisionlaws.fitting import compare as compare_laws
     from precisionlaws.fitting import fit
+    from precisionlaws.fitting.fit import threshold_of
     from precisionlaws.fitting.truth import truth
     from precisionlaws.laws import law as known
     from precisionlaws.store import load
@@ -55,9 +69,16 @@ def command(
     laws = [known(name) for name in law.split(",")]
     frame = load(data, pairs(columns, "--columns"), public)
     frame = frame if where is None else rows(frame, where)
-    if compare:
-        table = compare_laws(frame, laws)
-        print_json(table.to_dict("records")) if json else print(table.to_string(index=False))
+    if compare or bases or holdout:
+        table, said = comparison(
+            frame, laws, bases, holdout, compare=compare, delta=threshold_of(loss, delta)
+        )
+        if json:
+            print_json({"rows": table.to_dict("records"), "says": said})
+        else:
+            shown = table.drop(columns=[c for c in HIDDEN if c in table])
+            print(shown.to_string(index=False, float_format="{:.4g}".format))
+            print(*(f"\n{line}" for line in said), sep="", end="\n" if said else "")
         return
     fits = [
         fit(
@@ -89,6 +110,23 @@ def command(
         print(printable("\n\n".join("\n".join(filter(None, report)) for report in reports)))
     if not all(f.certified for f in fits):
         raise typer.Exit(3)
+
+
+def comparison(
+    frame: Any, laws: list[Any], bases: str | None, by: str | None, *, compare: bool, delta: float
+) -> tuple[Any, list[str]]:
+    """One table over the laws and what it says, or of each law its origins and baselines."""
+    import pandas as pd
+
+    from precisionlaws.fitting.compare import compare as together
+    from precisionlaws.fitting.compare import on_bases, verdict
+    from precisionlaws.fitting.holdout import holdout
+
+    laws = on_bases(laws, bases.split(",")) if bases else laws
+    if compare or bases:
+        table = together(frame, laws, by=by or "compute", delta=delta)
+        return table, verdict(table)
+    return pd.concat([holdout(frame, law, by or "compute", delta=delta) for law in laws]), []
 
 
 def save(fits: list[Any], laws: list[Any], out: Path) -> None:

@@ -3,5 +3,6 @@
 from precisionlaws.fitting.compare import compare
 from precisionlaws.fitting.diagnose import Certificate
 from precisionlaws.fitting.fit import Fit, Objective, fit
+from precisionlaws.fitting.holdout import holdout
 
-__all__ = ["Certificate", "Fit", "Objective", "compare", "fit"]
+__all__ = ["Certificate", "Fit", "Objective", "compare", "fit", "holdout"]

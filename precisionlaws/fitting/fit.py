@@ -10,10 +10,12 @@ import numpy as np
 from precisionlaws import laws
 from precisionlaws.fitting import diagnose, oracle, resample
 from precisionlaws.fitting.derived import blocks, derived
+from precisionlaws.fitting import predict as prediction
 from precisionlaws.fitting.diagnose import Certificate
 from precisionlaws.fitting.interaction import Interaction, product_law
 from precisionlaws.fitting.objective import Block, block, on_effective
 from precisionlaws.fitting.profiles import Profile, profiles
+from precisionlaws.fitting.rolling import NoOrigin
 from precisionlaws.fitting.rows import Rows, centre, select
 from precisionlaws.fitting.sensitivity import Variant
 from precisionlaws.fitting.sensitivity import sensitivity as variants
@@ -54,6 +56,10 @@ class Fit:
     penalty_objective: Objective | None = None
     penalty_certificate: Certificate | None = None
     noise: Mapping[str, float]  # of δ: sd² = sigma0² + (r δ)²
+    residual: Mapping[str, float]  # of log loss: family_sd, run_sd
+    misfit: Mapping[
+        str, float
+    ]  # of log loss: sd at one e-fold beyond the data, and its origins; empty where none
     intervals: str  # how the draws were made
     clusters: int
     one_cluster: tuple[str, ...]  # parameters without an interval
@@ -103,23 +109,11 @@ class Fit:
         return float(low), float(high)
 
     def predict(self, frame: Any, level: float = 0.95) -> "pd.DataFrame":
-        """Loss with the interval of its mean (low, high) and of a new run (run_low, run_high), nats per token."""
-        import pandas as pd
+        """Loss with the interval of its mean (low, high) and of a new run (run_low, run_high), nats per token.
 
-        x = self.law.read(frame)
-        x = {k: np.atleast_1d(v) for k, v in x.items()}
-        loss = np.atleast_1d(self.law.loss(self.params, x))
-        draws = self.law.evaluate({k: v[:, None] for k, v in self.samples.items()}, x)
-        draws = np.where(np.isnan(draws), np.inf, draws)
-        rng = np.random.default_rng(self.seed)
-        run = draws * np.exp(self.objective.residual_sd * rng.standard_normal(draws.shape))
-        ends = [(1 - level) / 2, (1 + level) / 2]
-        low, high, run_low, run_high = (
-            q for d in (draws, run) for q in np.quantile(d, ends, axis=0, method="nearest")
-        )
-        return pd.DataFrame(
-            {"loss": loss, "low": low, "high": high, "run_low": run_low, "run_high": run_high}
-        )
+        The columns of `precisionlaws.fitting.predict.predict`.
+        """
+        return prediction.predict(self, frame, level)
 
     def summary(self) -> str:
         """The printed report."""
@@ -229,13 +223,13 @@ def fit(
     law = law.bind(rows.loss, rows.delta)
     c = centre(rows.loss)
     base = block("loss", law, rows.loss, c)
-    threshold = {"huber": delta, "ls": np.inf, "lad": SMOOTH}[loss]
+    threshold = threshold_of(loss, delta)
     _fewer(base)
     find = SOLVERS[solver]
     found = [find(base, threshold)]
     blocks, thresholds, tables, noise = [base], [threshold], [rows.loss], {}
     if law.paired:
-        thresholds.append({"huber": THRESHOLD, "ls": np.inf, "lad": SMOOTH}[loss])
+        thresholds.append(threshold_of(loss, THRESHOLD))
         pair, second, noise = _fit_delta(law, rows, base, found[0], thresholds[1], find)
         blocks, tables, found = [*blocks, pair], [*tables, rows.delta], [*found, second]
     solved = tuple(
@@ -254,6 +248,8 @@ def fit(
     for b, s, d in zip(blocks, found, draws.u, strict=True):
         params.update({k: float(v[0]) for k, v in b.natural(s.u[:1]).items()})
         samples.update(b.natural(d))
+    residual = prediction.residual(base, solved[0].u, solved[0].cluster)
+    misfit, unheld = _misfit(solved[0], rows.loss, residual)
     texts = [_text(loss, delta, law, noise, kind) for kind in ("loss", "delta")[: len(blocks)]]
     objectives = [_objective(text, s, loss) for text, s in zip(texts, solved, strict=True)]
     certificates = [
@@ -268,7 +264,7 @@ def fit(
         law=law, params=params, samples=samples, objective=objectives[0], certificate=certificates[0],
         penalty_objective=objectives[1] if law.paired else None,
         penalty_certificate=certificates[1] if law.paired else None,
-        noise=noise, intervals=draws.method, clusters=draws.clusters, one_cluster=single,
+        noise=noise, residual=residual, misfit=misfit, intervals=draws.method, clusters=draws.clusters, one_cluster=single,
         rows=rows.loss, delta_rows=rows.delta, left_out=rows.left_out, warnings=(), seed=seed,
         sha256=rows.sha256, versions=_versions(),
         sensitivity=variants(law, rows.loss, base, found[0].u[0], threshold) if sensitivity else (),
@@ -278,11 +274,25 @@ def fit(
     result = replace(result, unidentified=diagnose.unidentified(result, base))
     from precisionlaws.fitting.doubts import doubts
 
-    said = [*rows.warnings, *doubts(result, solved, draws)]
+    said = [*rows.warnings, *doubts(result, solved, draws), *unheld]
     if solver == "scipy":
         for what, b, s, t in zip(("loss", "δ"), blocks, found, thresholds, strict=False):
             said += oracle.above(what, s, search(b, t))
     return replace(result, warnings=tuple(said))
+
+
+def threshold_of(loss: str, delta: float) -> float:
+    """Huber's threshold that makes a loss."""
+    return {"huber": delta, "ls": np.inf, "lad": SMOOTH}[loss]
+
+
+def _misfit(
+    s: resample.Solved, table: Any, noise: Mapping[str, float]
+) -> tuple[dict[str, float], list[str]]:
+    try:
+        return prediction.misfit(s.block, s.u, s.delta, table, noise), []
+    except NoOrigin as why:
+        return {}, [f"intervals of a new run hold no misfit: {why}"]
 
 
 def _fit_delta(

@@ -19,6 +19,7 @@ def summary(fit: "Fit", level: float = 0.95) -> str:
         if o is not None:
             lines.append(f"  {o.text} = {o.value:.12g}   n = {o.n}")
     lines.append(f"  {fit.clusters} clusters; {fit.intervals}")
+    lines.append(f"  {_noise(fit)}")
     lines += [f"  left out: {n} rows, {why}" for why, n in fit.left_out]
     lines += ["", *table(fit, level), ""]
     said = order(fit) if fit.law.on("N") else []
@@ -38,6 +39,16 @@ def summary(fit: "Fit", level: float = 0.95) -> str:
         ]
     lines += [f"warning: {w}" for w in fit.warnings]
     return "\n".join(lines)
+
+
+def _noise(fit: "Fit") -> str:
+    said = (
+        f"residual sd: families {fit.residual['family_sd']:.2%}, runs {fit.residual['run_sd']:.2%}"
+    )
+    if not fit.misfit:
+        return said
+    count = f"{fit.misfit['predictions']:.0f} predictions from {fit.misfit['origins']:.0f} origins"
+    return f"{said}; misfit sd {fit.misfit['sd']:.2%} at e times the data's size ({count})"
 
 
 def table(fit: "Fit", level: float) -> list[str]:

@@ -144,7 +144,26 @@ def test_compare_ranks_laws(
         )
         == 0
     )
-    assert "neff_kumar" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "in_set" in printed
+    assert "predicts larger runs best" in printed
+
+
+def test_hold_out_on_several_bases_and_of_one_law(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ("fit", table, "--columns", NAMES, "--law", "neff_free")
+    assert cli(monkeypatch, *named, "--bases", "chinchilla,kaplan", "--holdout", "D", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["rows"][0]["full_name"] == "chinchilla+neff_free"
+    assert {row["by"] for row in printed["rows"]} == {"D"}
+    assert "predicts larger runs best" in printed["says"][0]
+    assert cli(monkeypatch, *named, "--holdout", "N") == 0
+    printed = capsys.readouterr().out
+    assert "coverage" in printed
+    assert "with E = 0" in printed
+    assert cli(monkeypatch, *named, "--holdout", "flops") == 2
+    assert "by one of compute, N, D, got 'flops'" in capsys.readouterr().err
 
 
 def test_runs_list_show_and_export(
