@@ -15,7 +15,7 @@ CURVED = {"A": 1.52e5, "alpha": 0.589, "B": 5.25e5, "beta": 0.544, "gamma": 0.27
 
 def curved(seed: int = 0) -> Any:
     """Independent runs of a law with γ = 0.27, at D/N between 1 and 400."""
-    design = crossed(np.geomspace(3e7, 3e10, 9), np.geomspace(1e9, 1e12, 9), seeds=2)
+    design: Any = crossed(np.geomspace(3e7, 3e10, 9), np.geomspace(1e9, 1e12, 9), seeds=2)
     design = design[np.abs(np.log(design["D"] / design["N"] / 20)) < 3]
     frame = simulate(law("gamma"), CURVED, design, run_sd=0.003, seed=seed)
     return frame.assign(family=frame["run_id"])
@@ -62,7 +62,7 @@ def test_intervals_of_the_true_law_are_not_blown_up() -> None:
     widths, run = [], []
     for seed in range(2):
         small, large = split(curved(seed), 0.6)
-        said = fit(small, "gamma", resamples=300).predict(large)
+        said: Any = fit(small, "gamma", resamples=300).predict(large)
         run.append(covered(large, said, "run_low", "run_high"))
         widths.append(float(((said["run_high"] - said["run_low"]) / said["loss"]).median()))
     assert np.mean(run) >= 0.9
@@ -106,7 +106,7 @@ def test_rounding_a_finished_run_adds_the_noise_of_delta(demo: Any) -> None:
     said: Any = found.predict({"N": [20480.0] * 2, "D": [250e3] * 2, "P_post": [16.0, 3.0]})
     delta = said["loss"][1] - said["loss"][0]
     extra = np.hypot(found.noise["sigma0"], found.noise["r"] * delta)
-    share = np.hypot(*found.residual.values())
+    share = np.hypot(found.residual["family_sd"], found.residual["run_sd"])
     assert said["sd_residual"][0] == pytest.approx(share * said["loss"][0])
     assert said["sd_residual"][1] == pytest.approx(np.hypot(share * said["loss"][1], extra))
 
@@ -116,7 +116,8 @@ def test_without_an_origin_there_is_no_misfit_and_a_warning() -> None:
     found = fit(frame[frame["N"] < 1.3e8], "chinchilla", resamples=50)
     assert not found.misfit
     assert any("hold no misfit: no hold-out by compute" in w for w in found.warnings)
-    assert found.predict({"N": [1e9], "D": [1e10]})["sd_misfit"].isna().all()
+    said: Any = found.predict({"N": [1e9], "D": [1e10]})
+    assert said["sd_misfit"].isna().all()
 
 
 def test_a_stored_fit_predicts_the_same() -> None:
