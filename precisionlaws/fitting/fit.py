@@ -9,8 +9,8 @@ import numpy as np
 
 from precisionlaws import laws
 from precisionlaws.fitting import diagnose, oracle, resample
-from precisionlaws.fitting.derived import blocks, derived
 from precisionlaws.fitting import predict as prediction
+from precisionlaws.fitting.derived import blocks, derived
 from precisionlaws.fitting.diagnose import Certificate
 from precisionlaws.fitting.interaction import Interaction, product_law
 from precisionlaws.fitting.objective import Block, block, on_effective
@@ -59,7 +59,7 @@ class Fit:
     residual: Mapping[str, float]  # of log loss: family_sd, run_sd
     misfit: Mapping[
         str, float
-    ]  # of log loss: sd at one e-fold beyond the data, and its origins; empty where none
+    ]  # of log loss: sd at one e-fold beyond the data; empty where unknown
     intervals: str  # how the draws were made
     clusters: int
     one_cluster: tuple[str, ...]  # parameters without an interval
@@ -168,6 +168,10 @@ class Fit:
         if not isinstance(out, dict) or "law" not in out or "samples" not in out:
             raise ValueError(
                 "this JSON is not a fit: it has no law and samples; `precisionlaws fit -o` writes one"
+            )
+        if "residual" not in out:
+            raise ValueError(
+                "this JSON is of an older version, without the noise of new runs; fit again"
             )
         for name in ("rows", "delta_rows"):
             out[name] = pd.DataFrame(out[name])

@@ -128,3 +128,6 @@ def test_a_stored_fit_predicts_the_same() -> None:
     assert Fit.from_json(found.to_json()).predict(at).equals(found.predict(at))
     with pytest.raises(ValueError, match="level must be between 0 and 1, got 95"):
         found.predict(at, level=95)
+    old = {k: v for k, v in json.loads(found.to_json()).items() if k != "residual"}
+    with pytest.raises(ValueError, match="of an older version"):
+        Fit.from_json(json.dumps(old))
