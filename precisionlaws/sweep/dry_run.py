@@ -26,7 +26,8 @@ def estimate(
     """
     if not price >= 0:
         raise ValueError(f"price must be at least 0 per GPU-hour, got {price:g}")
-    whole, rest = units(study.points), units(done.missing(study.points))
+    whole, left_over = units(study.points), done.missing(study.points)
+    rest = whole if len(left_over) == len(study.points) else units(left_over)
     workers = study.launcher.count(study.exec.threads)  # type: ignore[attr-defined]
     hours, left = (gpu_hours(sum(map(all_flops, part)), mfu) for part in (whole, rest))
     return {
@@ -46,7 +47,7 @@ def estimate(
             "device": "H100", "mfu": mfu, "price_per_hour": price, "hours": hours, "price": hours * price,
         },
         "to_do": {
-            "points": len(done.missing(study.points)),
+            "points": len(left_over),
             "tokens": sum(u.tokens for u in rest),
             "seconds": wall([known.seconds(u) for u in rest], workers),
             "gpu_hours": left,

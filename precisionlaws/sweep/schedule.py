@@ -38,12 +38,12 @@ class Unit:
         """Tokens if every run were trained by itself."""
         return sum(r.D for r in self.runs)
 
-    @property
+    @cached_property
     def flops(self) -> float:
         run = self.runs[0]
         return training_flops(run.model, run.size, run.data.vocab, run.data.context, self.tokens)
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """Estimated, on one core."""
         evaluations = sum(1 + len(p) + bool(p) for p in self.ptqs)
@@ -72,15 +72,14 @@ def units(points: Iterable[Point]) -> list[Unit]:
         runs.setdefault(point.run_id, point.run)
         if point.eval_id != "final":
             ptqs.setdefault(point.run_id, []).append(point.ptq)
-    trunks: dict[str, list[RunConfig]] = {}
-    for run in runs.values():
-        trunks.setdefault(trunk_id(run), []).append(run)
+    trunks: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        trunks.setdefault(trunk_id(run), []).append(name)
     made = []
-    for name, members in trunks.items():
-        ordered = sorted(members, key=lambda r: r.steps)
-        made.append(
-            Unit(name, tuple(ordered), tuple(tuple(ptqs.get(run_id(r), ())) for r in ordered))
-        )
+    for trunk, names in trunks.items():
+        ordered = sorted(names, key=lambda n: runs[n].steps)
+        asked = (tuple(ptqs.get(n, ())) for n in ordered)
+        made.append(Unit(trunk, tuple(runs[n] for n in ordered), tuple(asked)))
     return sorted(made, key=lambda u: (-u.seconds, u.name))
 
 
