@@ -14,7 +14,7 @@ import pytest
 from precisionlaws.config import ConfigError
 from precisionlaws.planning.information import Design, Worth
 from precisionlaws.planning.prior import default
-from precisionlaws.sweep.budget import Trimmed, budget_seconds, design, names, trim
+from precisionlaws.sweep.budget import Grid, Trimmed, budget_seconds, design, names, trim
 from precisionlaws.sweep.dry_run import wall
 from precisionlaws.sweep.points import Point, Study, study
 from precisionlaws.sweep.rates import IDLE
@@ -209,3 +209,44 @@ def test_mistakes_are_one_line(
     assert error in said
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def spread(prior: Any, points: Iterable[Point], replicates: int = 60) -> float:
+    """Geometric mean over efficiencies of the spread of their logs in fits of simulated studies."""
+    from precisionlaws.fitting.objective import block
+    from precisionlaws.fitting.solve import minimise
+    from precisionlaws.planning.information import HUBER
+
+    rows = Design(prior, design(tuple(points))).rows
+    rows = rows[rows["P_post"] == 16].reset_index(drop=True)
+    b = block("loss", prior.law, rows, prior.centre)  # parameters of the widths that are there
+    start = dict(zip((q.name for q in prior.blocks["loss"].params), prior.u["loss"], strict=True))
+    u0 = np.array([start[q.name] for q in b.params])
+    y, rng = np.repeat(b.y[None], replicates, 0), np.random.default_rng(0)
+    for sd, keys in zip(
+        prior.noise["loss"].sd, (["family"], ["family", "D"], ["run_id"]), strict=True
+    ):
+        group = rows.groupby(keys, sort=False).ngroup().to_numpy()
+        y += sd * rng.standard_normal((replicates, group.max() + 1))[:, group]
+    u = minimise(b, np.repeat(u0[None], replicates, 0), HUBER, y=y, steps=200).u
+    eff = [j for j, q in enumerate(b.params) if q.name.startswith("eff_")]
+    return float(np.exp(np.mean(np.log(u[:, eff].std(0)))))
+
+
+@pytest.mark.slow
+def test_what_is_kept_tells_more_than_a_random_cut_of_the_same_cost(
+    demo: Study, cut: Trimmed
+) -> None:
+    prior = default(design(demo.points))
+    ours, others = spread(prior, cut.kept), []
+    for seed in range(8):
+        rng, grid = np.random.default_rng(seed), Grid(demo.points, never, IDLE)
+        order = [sorted(grid.todo)[i] for i in rng.permutation(len(grid.todo))]
+        for runs in ([n] for n in order):
+            if not grid.fits(2, 60.0) and grid.has_baselines(runs) and grid.spans(runs):
+                grid.change(runs, drop=True)
+        kept = [p for p in demo.points if p.run_id not in grid.gone]
+        assert seconds_of(kept) > 0.8 * cut.after  # it had no less time
+        others.append(spread(prior, kept))
+    whole = spread(prior, demo.points)
+    assert whole < ours < 0.9 * float(np.median(others)), (whole, ours, others)
