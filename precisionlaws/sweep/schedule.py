@@ -13,7 +13,7 @@ from precisionlaws.config import ConfigError, plain
 from precisionlaws.costs import cpu_seconds
 from precisionlaws.models.count import training_flops
 from precisionlaws.ptq.base import Ptq
-from precisionlaws.run import RunConfig, run_id, trunk_id
+from precisionlaws.run import RunConfig, trunk_id
 from precisionlaws.store import Store, listed, load, read_json
 from precisionlaws.sweep.points import Point
 
