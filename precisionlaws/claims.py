@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def acquire(path: Path, stale: str | None = None) -> Lease | None:
     return Lease(path, owner) if write(path, text(owner, 0), replace=False) else None
 
 
+def acquire_all(paths: Sequence[Path], stale: Mapping[str, str]) -> list[Lease]:
+    """The leases at all of `paths`, or none of them. stale: contents of dead leases by file name."""
+    leases: list[Lease] = []
+    for path in paths:
+        lease = acquire(path, stale.get(path.name))
+        if lease is None:
+            for held in leases:
+                held.release()
+            return []
+        leases.append(lease)
+    return leases
+
+
 def bury(path: Path, stale: str) -> None:
     """Remove a dead lease unless somebody renewed it meanwhile: rename first, then look."""
     grave = path.with_suffix(f".{uuid.uuid4().hex}.stale")
@@ -105,6 +119,12 @@ class Watcher:
             self.seen[path] = (content, time.monotonic())
             return True, None
         return (True, None) if time.monotonic() - since < LEASE_SECONDS else (False, content)
+
+    def any_held(self, paths: Sequence[Path]) -> tuple[bool, dict[str, str]]:
+        """(somebody is working at one of `paths`, contents of dead leases by file name)."""
+        found = {path.name: self.held(path) for path in paths}
+        stale = {name: content for name, (_, content) in found.items() if content is not None}
+        return any(held for held, _ in found.values()), stale
 
 
 def lost(content: str) -> bool:

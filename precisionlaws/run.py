@@ -145,6 +145,7 @@ class Exec(Spec):
     SHORT: ClassVar[str] = "exec"
     device: Literal["auto", "cpu", "cuda"]
     threads: int = ranged(1, 1024)
+    pack: int | None = ranged(1, 1024, neutral=None)  # runs trained as one batch; null = what pays
     compile: bool = neutral(False)  # training steps through torch.compile; evaluation never
     micro_batch: int | None = ranged(1, None, neutral=None)  # sequences, where the run fixes none
 

@@ -56,7 +56,7 @@ COLUMNS: dict[str, tuple[Any, str]] = {  # name: (value where absent, meaning an
     "status": ("finished", "finished or diverged"),
     "mode": ("none", "none, qat, low_precision: from the bits"),
     "flops": (NAN, "training FLOPs, counted"),
-    "seconds": (NAN, "wall-clock seconds of the training from its trunk on, or of the PTQ"),
+    "seconds": (NAN, "wall-clock seconds of the training from its trunk on (in a pack: its share), or of the PTQ"),
 }  # fmt: skip
 
 

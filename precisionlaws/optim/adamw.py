@@ -51,6 +51,7 @@ def ladder_lr(N: int, batch: int) -> float:
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Optim):
     SHORT: ClassVar[str] = "adamw"
+    ELEMENTWISE: ClassVar[bool] = True
     beta1: float = ranged(0, 0.999999)
     beta2: float = ranged(0, 0.999999)
     eps: float = ranged(0)

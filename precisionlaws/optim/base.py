@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Optim(Spec):
-    """Base of `conf/optim`: an update rule, and the rules for its numbers."""
+    """Base of `conf/optim`: an update rule, and the rules for its numbers.
 
+    ELEMENTWISE: a step is lr times a direction that each number's own gradients decide, and decay is
+    decoupled: then runs of different lr and decay can be trained as one batch (training/pack.py).
+    """
+
+    ELEMENTWISE: ClassVar[bool] = False
     lr: float | None = ranged(0)  # peak; null = the rule of the optimizer
     clip: float | None  # the gradient's norm is scaled down to this; null: never
 

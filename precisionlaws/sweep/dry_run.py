@@ -26,8 +26,9 @@ def estimate(
     """
     if not price >= 0:
         raise ValueError(f"price must be at least 0 per GPU-hour, got {price:g}")
-    whole, left_over = units(study.points), done.missing(study.points)
-    rest = whole if len(left_over) == len(study.points) else units(left_over)
+    whole, left_over = units(study.points, study.exec), done.missing(study.points)
+    all_left = len(left_over) == len(study.points)
+    rest = whole if all_left else units(left_over, study.exec, study.points)
     workers = study.launcher.count(study.exec.threads)  # type: ignore[attr-defined]
     hours, left = (gpu_hours(sum(map(all_flops, part)), mfu) for part in (whole, rest))
     return {

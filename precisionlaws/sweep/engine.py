@@ -1,6 +1,6 @@
 """Run a study, or go on with it: hand units to workers until every point is in the store."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,7 +56,8 @@ def run_study(
     """
     before = progress(store, study.points, elsewhere)
     outcome = Outcome(before, skipped={} if retry else dict(before.failed))
-    todo = units(p for p in before.missing(study.points) if p.run_id not in outcome.skipped)
+    left = [p for p in before.missing(study.points) if p.run_id not in outcome.skipped]
+    todo = units(left, study.exec, study.points)
     if not todo:
         return outcome
     if isinstance(study.launcher, Local):  # elsewhere, other machines' memory counts
@@ -110,7 +111,8 @@ class Dispatcher:
     def assign(self, index: int) -> None:
         """The first waiting unit that nobody else holds; units that others finished are dropped."""
         for unit in list(self.waiting):
-            held, stale = self.watcher.held(self.store.claim(unit.name))
+            claims = [self.store.claim(m.name) for m in unit.members]
+            held, stale = self.watcher.any_held(claims)
             if held:
                 if self.complete(unit):
                     self.waiting.remove(unit)
@@ -119,7 +121,8 @@ class Dispatcher:
             if self.complete(unit):
                 continue
             self.active[index] = unit
-            self.pool.send(index, unit.message() | {"exec": plain(self.study.exec), "stale": stale})
+            exec = replace(self.study.exec, pack=unit.pack)
+            self.pool.send(index, unit.message() | {"exec": plain(exec), "stale": stale})
             return
 
     def complete(self, unit: Unit) -> bool:

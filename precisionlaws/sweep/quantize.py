@@ -24,9 +24,10 @@ from precisionlaws.store import Store
 from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import device_of, exec_facts
 from precisionlaws.training.loop import Interrupted, batches_of
+from precisionlaws.training.pack_unit import at_branch
 from precisionlaws.training.result import base_row
-from precisionlaws.training.state import fresh, model_of, read
-from precisionlaws.training.unit import Trainer, Watch
+from precisionlaws.training.state import model_of, read
+from precisionlaws.training.unit import Watch
 
 
 def quantize_run(
@@ -115,8 +116,7 @@ def undecayed(
     run: RunConfig, store: Store, exec: Exec, stop: Callable[[], bool]
 ) -> tuple[dict[str, Tensor], nn.Module]:
     """The weights at the branch point: from the trunk's checkpoint, trained again where that is gone."""
-    state = fresh(run, device_of(exec.device), exec.compile)
-    Trainer(store, exec, Watch(stop=stop)).trunk(state, run)
+    state = at_branch(run, store, exec, Watch(stop=stop))
     return {k: v.clone() for k, v in state.model.state_dict().items()}, state.model
 
 

@@ -1,9 +1,10 @@
 """Points -> units of work, and what they will cost.
 
-A unit is one trunk with its branches and their PTQ points: what one worker executes in one go.
+A unit is what one worker executes in one go: a trunk with its branches and their PTQ points, or several
+trunks that are trained as one batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,11 @@ from precisionlaws.config import ConfigError, plain
 from precisionlaws.costs import cpu_seconds
 from precisionlaws.models.count import training_flops
 from precisionlaws.ptq.base import Ptq
-from precisionlaws.run import RunConfig, trunk_id
+from precisionlaws.run import Exec, RunConfig, trunk_id
 from precisionlaws.store import Store, listed, load, read_json
 from precisionlaws.sweep.points import Point
+from precisionlaws.training.pack_rules import check_packable, kinds, obstacle, pack_key, together
+from precisionlaws.training.pack_rules import pays as pack_that_pays
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,16 @@ class Unit:
     name: str  # trunk_id
     runs: tuple[RunConfig, ...]
     ptqs: tuple[tuple[Ptq, ...], ...]
+
+    @property
+    def pack(self) -> int:
+        """The size of batch in which its runs are trained, in runs."""
+        return 1
+
+    @property
+    def members(self) -> tuple["Unit", ...]:
+        """Its trunks, each as a unit."""
+        return (self,)
 
     @cached_property
     def tokens(self) -> int:
@@ -60,12 +73,55 @@ class Unit:
         jobs = zip(self.runs, self.ptqs, strict=True)
         return {
             "unit": self.name,
+            "trunks": [m.name for m in self.members],
+            "pack": self.pack,
             "jobs": [{"run": plain(r), "ptqs": [plain(p) for p in ps]} for r, ps in jobs],
         }
 
 
-def units(points: Iterable[Point]) -> list[Unit]:
-    """Longest first: with few workers that leaves the least idle time at the end."""
+@dataclass(frozen=True)
+class PackUnit(Unit):
+    """Trunks that are trained as one batch of `pack`; lanes that are left over repeat a member."""
+
+    trunks: tuple[Unit, ...]
+    size: int
+
+    @property
+    def pack(self) -> int:
+        return self.size
+
+    @property
+    def members(self) -> tuple[Unit, ...]:
+        return self.trunks
+
+    @cached_property
+    def tokens(self) -> int:
+        return sum(t.tokens for t in self.trunks)
+
+    @property
+    def seconds(self) -> float:
+        """Less than one after the other by what launching the steps takes."""
+        steps = self.tokens / self.runs[0].batch * (1 - 1 / len(self.trunks))
+        return sum(t.seconds for t in self.trunks) - cpu_seconds(0, steps, 0, 0)
+
+
+def units(
+    points: Iterable[Point], exec: Exec | None = None, study: Iterable[Point] = ()
+) -> list[Unit]:
+    """Longest first: with few workers that leaves the least idle time at the end.
+
+    With `exec`, trunks are packed as it says, and as the whole `study` makes it pay: a run must not
+    get into another size of pack because others are done. Raises: ConfigError for `exec.pack` above 1
+    where runs cannot be packed.
+    """
+    trunks = trunks_of(points)
+    if exec is not None and (exec.pack or any(pays(t.runs[0], exec) > 1 for t in trunks)):
+        whole = trunks_of(study) or trunks
+        trunks = packed(trunks, sizes(whole, exec))
+    return sorted(trunks, key=lambda u: (-u.seconds, u.name))
+
+
+def trunks_of(points: Iterable[Point]) -> list[Unit]:
     runs: dict[str, RunConfig] = {}
     ptqs: dict[str, list[Ptq]] = {}
     for point in points:
@@ -80,7 +136,71 @@ def units(points: Iterable[Point]) -> list[Unit]:
         ordered = sorted(names, key=lambda n: runs[n].steps)
         asked = (tuple(ptqs.get(n, ())) for n in ordered)
         made.append(Unit(trunk, tuple(runs[n] for n in ordered), tuple(asked)))
-    return sorted(made, key=lambda u: (-u.seconds, u.name))
+    return made
+
+
+def sizes(trunks: Iterable[Unit], exec: Exec) -> dict[str, int]:
+    """Key of the runs that can share a pack -> its size: what was asked for, or what pays.
+
+    What pays is divided evenly: 9 trunks in packs of at most 8 are packs of 5.
+    """
+    groups: dict[str, list[RunConfig]] = {}
+    for trunk in trunks:
+        groups.setdefault(group_of(trunk), []).append(trunk.runs[0])
+    return {key: exec.pack or even(len(runs), pays(runs[0], exec)) for key, runs in groups.items()}
+
+
+def group_of(trunk: Unit) -> str:
+    """What cannot be packed is not counted among what can."""
+    return ("alone " if obstacle(trunk.runs[0]) else "") + pack_key(trunk.runs[0])
+
+
+def even(count: int, most: int) -> int:
+    return -(-count // -(-count // most))
+
+
+def pays(run: RunConfig, exec: Exec) -> int:
+    most = 1 if exec.device == "cuda" else pack_that_pays(run, "cpu")
+    if most > 1 and exec.device == "auto":
+        from precisionlaws.training.facts import device_of  # torch, only where it may matter
+
+        return pack_that_pays(run, device_of("auto"))
+    return most
+
+
+def packed(trunks: Iterable[Unit], sizes: Mapping[str, int]) -> list[Unit]:
+    """Packs of trunks; neighbours in a pack are quantized alike as far as possible."""
+    groups: dict[str, list[Unit]] = {}
+    for trunk in trunks:
+        groups.setdefault(group_of(trunk), []).append(trunk)
+    made: list[Unit] = []
+    for key, group in groups.items():
+        if sizes[key] == 1:
+            made += group
+            continue
+        check_packable(group[0].runs[0], sizes[key])
+        open_: list[Unit] = []
+        kinds_: dict[str, str] = {}
+        for trunk in sorted(group, key=lambda t: (sorted(kinds(t.runs[0]).items()), t.name)):
+            its = kinds(trunk.runs[0])
+            if open_ and (len(open_) == sizes[key] or not together(kinds_, its)):
+                made.append(joined(open_, sizes[key]))
+                open_, kinds_ = [], {}
+            open_.append(trunk)
+            kinds_ |= its
+        made.append(joined(open_, sizes[key]))
+    return made
+
+
+def joined(trunks: Sequence[Unit], size: int) -> PackUnit:
+    first, others = trunks[0].name, len(trunks) - 1
+    return PackUnit(
+        first + (f" and {others} more" if others else ""),
+        tuple(r for t in trunks for r in t.runs),
+        tuple(p for t in trunks for p in t.ptqs),
+        tuple(trunks),
+        size,
+    )
 
 
 Key = tuple[str, str]  # run_id, eval_id

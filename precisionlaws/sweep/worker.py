@@ -19,10 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from precisionlaws.claims import acquire
+from precisionlaws.claims import acquire_all
 from precisionlaws.config import ConfigError, build
 from precisionlaws.ptq.base import Ptq
-from precisionlaws.run import Exec, RunConfig, run_id
+from precisionlaws.run import Exec, RunConfig, run_id, trunk_id
 from precisionlaws.store import Store, write
 
 Emit = Callable[[dict[str, Any]], None]
@@ -40,16 +40,19 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
         (build(j["run"], RunConfig), [build(p, Ptq) for p in j["ptqs"]])  # type: ignore[misc]
         for j in message["jobs"]
     ]
-    lease = acquire(store.claim(message["unit"]), message.get("stale"))
-    if lease is None:
+    claims = [store.claim(name) for name in message["trunks"]]
+    leases = acquire_all(claims, message.get("stale", {}))
+    if not leases:
         emit({"event": "busy"})
         return
+    batch = jobs[0][0].batch * len(claims)  # tokens that all its trunks train on in a step
     told, at = 0.0, [""]  # the run at work
 
     def progress(name: str, step: int, steps: int, loss: float) -> None:
         nonlocal told
         at[0] = name
-        lease.tell(name, step, steps, jobs[0][0].batch, loss)
+        for lease in leases:
+            lease.tell(name, step, steps, batch, loss)
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             emit(
@@ -58,13 +61,14 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
                     "run": name,
                     "step": step,
                     "steps": steps,
-                    "batch": jobs[0][0].batch,
+                    "batch": batch,
                 }
             )
 
     def say(message: dict[str, Any]) -> None:
         if message["event"] == "quantizing":
-            lease.note = lease.note | {"run": message["run"], "doing": "quantizing"}
+            for lease in leases:
+                lease.note = lease.note | {"run": message["run"], "doing": "quantizing"}
         emit(message)
 
     try:
@@ -78,7 +82,8 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
         runs = [] if fatal else blame([run_id(r) for r, _ in jobs], at[0], store, error)
         emit({"event": "failed", "runs": runs, "error": words(error), "fatal": fatal})
     finally:
-        lease.release()
+        for lease in leases:
+            lease.release()
 
 
 def attempts(
@@ -115,9 +120,12 @@ def attempt(
     at: list[str],
 ) -> None:
     from precisionlaws.sweep.quantize import quantize_run
-    from precisionlaws.training.unit import train_runs
+    from precisionlaws.training.pack_unit import train_trunks
 
-    train_runs([run for run, _ in jobs], store, exec, watch)
+    trunks: dict[str, list[RunConfig]] = {}
+    for run, _ in jobs:
+        trunks.setdefault(trunk_id(run), []).append(run)
+    train_trunks(list(trunks.values()), store, exec, watch)
     for run, ptqs in jobs:
         at[0] = run_id(run)
         emit({"event": "quantizing", "run": at[0]})

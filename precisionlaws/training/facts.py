@@ -43,7 +43,7 @@ def exec_facts(exec: Exec, run: RunConfig) -> dict[str, Any]:
         "exec.device": device,
         "exec.chip": chip,
         "exec.threads": torch.get_num_threads(),
-        "exec.pack": 1,
+        "exec.pack": exec.pack or 1,
         "exec.micro_batch": micro_batch(run, exec) or sequences(run),
         "exec.compile": exec.compile,
         "exec.kernels": kernels.backend(device),

@@ -109,7 +109,8 @@ def fresh(run: RunConfig, device: str, compile: bool = False) -> State:
 def save(state: State, path: Path, facts: str) -> None:
     """facts: names the code and machine; another one's checkpoint is not gone on from."""
     meta = {"step": str(state.step), "seconds": repr(state.seconds), "facts": facts}
-    tensors = {k: v.detach().contiguous().cpu() for k, v in state.tensors().items()}
+    # Copies: members of a pack share the optimizer's count of steps, and a file has no shared tensors.
+    tensors = {k: v.detach().contiguous().cpu().clone() for k, v in state.tensors().items()}
     store.write(path, save_tensors(tensors, meta))
 
 

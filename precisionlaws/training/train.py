@@ -48,7 +48,8 @@ def execute(config: RunConfig, store: Store, exec: Exec) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(exec.threads))  # before torch makes its pools
     import torch
 
-    from precisionlaws.training.unit import Watch, train_runs
+    from precisionlaws.training.pack_unit import train_trunks
+    from precisionlaws.training.unit import Watch
 
     before = torch.get_num_threads()
     torch.set_num_threads(exec.threads)
@@ -57,7 +58,7 @@ def execute(config: RunConfig, store: Store, exec: Exec) -> None:
         tell = Watch(
             lambda run, step, steps, loss: lease.tell(run, step, steps, config.batch, loss)
         )
-        train_runs([config], store, exec, tell)
+        train_trunks([[config]], store, exec, tell)
     finally:
         lease.release()
         torch.set_num_threads(before)

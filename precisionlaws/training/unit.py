@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors.torch import save as save_tensors
@@ -46,13 +47,9 @@ def train_runs(
     Raises: Interrupted (after a checkpoint) when `watch.stop()` says so; ConfigError when the store
     holds another config under the same name.
     """
-    todo = [r for r in sorted(runs, key=lambda r: r.steps) if not known(store, r)]
+    todo = missing(runs, store, exec)
     if not todo:
         return
-    for run in todo:
-        base_row(
-            run, exec
-        )  # whatever cannot be told of a run should fail now, not after its training
     state = fresh(todo[0], device_of(exec.device), exec.compile)
     trainer = Trainer(store, exec, watch or Watch())
     for i, run in enumerate(todo):
@@ -63,6 +60,14 @@ def train_runs(
                 publish(lost, state, store, exec, None)
             return
         trainer.branch(state, run)
+
+
+def missing(runs: Sequence[RunConfig], store: Store, exec: Exec) -> list[RunConfig]:
+    """Those without a result, in order of D."""
+    todo = [r for r in sorted(runs, key=lambda r: r.steps) if not known(store, r)]
+    for run in todo:  # whatever cannot be told of a run should fail now, not after its training
+        base_row(run, exec)
+    return todo
 
 
 def known(store: Store, run: RunConfig) -> bool:
@@ -108,9 +113,9 @@ class Trainer:
 
     def catch_up(self, state: State, run: RunConfig, folder: Path, branch: int) -> None:
         """Take over the furthest usable checkpoint up to the branch point."""
-        found = (re.fullmatch(r"step-(\d+)\.safetensors", name) for name in listed(folder))
-        steps = [int(m[1]) for m in found if m]
-        for step in sorted((n for n in steps if state.step < n <= branch), reverse=True):
+        for step in sorted(
+            (n for n in saved_steps(folder) if state.step < n <= branch), reverse=True
+        ):
             path = folder / f"step-{step}.safetensors"
             if resume(state, path, checkpoint_facts(self.exec, run)):
                 return
@@ -139,29 +144,45 @@ class Trainer:
             raise
 
     def phase(self, state: State, run: RunConfig, to: int, keep: Callable[[State], None]) -> None:
-        name, saved = run_id(run), time.monotonic()
-
-        def look(s: State) -> None:
-            nonlocal saved
-            self.watch.progress(name, s.step, run.steps, last_loss(s))
-            stop = self.watch.stop()
-            if stop or time.monotonic() - saved > SAVE_SECONDS:
-                keep(s)
-                saved = time.monotonic()
-            if stop:
-                raise Interrupted
-
         def factor(step: int) -> float:
             return run.lr_schedule.factor(step, run.steps)
 
-        micro = micro_batch(run, self.exec)
-        self.watch.progress(name, state.step, run.steps, last_loss(state))
+        look, micro = lookout(self.watch, run, keep), micro_batch(run, self.exec)
+        self.watch.progress(run_id(run), state.step, run.steps, last_loss(state))
         advance(state, run, batches_of(run), to, factor, look, micro)
 
 
 def last_loss(state: State) -> float:
     """Of the last step, nats per token; NaN before the first."""
     return float(state.log[-1][-1, 1]) if state.log and len(state.log[-1]) else math.nan
+
+
+def saved_steps(folder: Path) -> set[int]:
+    """Of the checkpoints of a trunk."""
+    found = (re.fullmatch(r"step-(\d+)\.safetensors", name) for name in listed(folder))
+    return {int(m[1]) for m in found if m}
+
+
+def lookout(
+    watch: Watch,
+    run: RunConfig,
+    keep: Callable[[Any], None],
+    loss: Callable[[Any], float] = last_loss,
+) -> Callable[[Any], None]:
+    """What is done at every look at a state or pack: tell, save from time to time, stop when asked to."""
+    name, saved = run_id(run), time.monotonic()
+
+    def look(s: Any) -> None:
+        nonlocal saved
+        watch.progress(name, s.step, run.steps, loss(s))
+        stop = watch.stop()
+        if stop or time.monotonic() - saved > SAVE_SECONDS:
+            keep(s)
+            saved = time.monotonic()
+        if stop:
+            raise Interrupted
+
+    return look
 
 
 def publish(run: RunConfig, state: State, store: Store, exec: Exec, losses: Losses | None) -> None:

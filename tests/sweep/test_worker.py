@@ -22,6 +22,7 @@ def message(*overrides: str) -> dict[str, Any]:
     runs = [compose([*overrides, f"tokens={D}"]) for D in (1280, 2560)]
     return {
         "unit": trunk_id(runs[0]),
+        "trunks": [trunk_id(runs[0])],
         "jobs": [{"run": plain(r), "ptqs": []} for r in runs],
         "exec": plain(EXEC),
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from precisionlaws.config import ConfigError, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
@@ -77,6 +77,19 @@ class Format(Spec):
         noise: of stochastic rounding, which is for training: without a gradient, the nearest numbers.
         """
         raise NotImplementedError
+
+    def stacked(self, members: "Sequence[Format]") -> "Callable[[Tensor], Tensor]":
+        """The quantizer of (E, ...) tensors whose index e is quantized by `members[e]`, some of them off.
+
+        Equal members at once, others one after the other; a format that can do better says so.
+        `self` is one that is on.
+        """
+        import torch
+
+        if all(f == self for f in members) and not self.whole_tensor:
+            return self.quantizer()
+        quantizers = [f.quantizer() for f in members]
+        return lambda x: torch.stack([q(v) for q, v in zip(quantizers, x, strict=True)])
 
 
 def group_fits(group: int, length: int, what: str) -> None:

@@ -1,17 +1,18 @@
 """Symmetric integers of narrow range, 3 to 15 bits: values q·s with |q| <= 2^(b-1) - 1."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from precisionlaws.config import ConfigError
 from precisionlaws.quant.formats.scaled import Scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
     from precisionlaws.kernels.numbers import Type
+    from precisionlaws.quant.formats.base import Format
     from precisionlaws.quant.noise import Noise
 
 
@@ -48,6 +49,29 @@ class Int(Scaled):
             return super().quantizer(noise)
         q_max, length, fake_quantize = self._q_max, self.length, kernels.fake_quantize
         return straight_through(lambda x: fake_quantize(x, q_max, length(x)))
+
+    def stacked(self, members: "Sequence[Format]") -> "Callable[[Tensor], Tensor]":
+        alike = all(f.off or replace(self, bits=f.bits) == f for f in members)
+        if not alike or self.scale != "absmax" or self.rounding != "nearest":
+            return super().stacked(members)
+        import torch
+
+        from precisionlaws import kernels
+        from precisionlaws.quant.estimators import straight_through
+
+        limits = torch.tensor([1.0 if f.off else float(f._q_max) for f in members])  # type: ignore[attr-defined]
+        on, some_off = torch.tensor([not f.off for f in members]), any(f.off for f in members)
+        here: dict[torch.device, tuple[Tensor, Tensor]] = {}  # a copy to a GPU per call is slow
+        length, fake_quantize = self.length, kernels.fake_quantize
+
+        def quantize(x: "Tensor") -> "Tensor":
+            if x.device not in here:
+                here[x.device] = limits.to(x.device), on.to(x.device)
+            q_max, mask = here[x.device]
+            y = fake_quantize(x, q_max, length(x))
+            return torch.where(mask.view(-1, *[1] * (x.dim() - 1)), y, x) if some_off else y
+
+        return straight_through(quantize)
 
     @property
     def _q_max(self) -> int:
