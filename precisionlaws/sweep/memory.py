@@ -48,7 +48,7 @@ def memory(units: Sequence[Unit], exec: Exec, workers: int) -> Memory | None:
         per_worker=needs[0][0],
         all_workers=sum(n for n, _ in needs[:workers]),
         workers=min(workers, len(units)),
-        disk=sum(map(disk_bytes, units)),
+        disk=sum(disk_bytes(trunk) for u in units for trunk in u.members),
         device=where,
         capacity=capacity(where),
         largest=units[needs[0][1]].runs[0],
@@ -58,14 +58,14 @@ def memory(units: Sequence[Unit], exec: Exec, workers: int) -> Memory | None:
 def unit_bytes(unit: Unit, exec: Exec, where: str) -> int:
     """Of the process that executes a unit, or of its GPU."""
     run = unit.runs[0]
-    return run_bytes(run, at_a_time(run, exec), where)
+    return run_bytes(run, at_a_time(run, exec), where, unit.pack)
 
 
-def run_bytes(run: RunConfig, tokens: int, where: str) -> int:
-    """With so many tokens at a time."""
+def run_bytes(run: RunConfig, tokens: int, where: str, pack: int = 1) -> int:
+    """With so many tokens of a run at a time, and so many runs."""
     quantized = not (run.quant.activations.off and run.quant.kv.off)
     data = run.data
-    own = training_bytes(
+    own = pack * training_bytes(
         run.model, run.size, data.vocab, data.context, tokens, NUMBER.get(run.dtype, 4), quantized
     )
     if where == "cuda":

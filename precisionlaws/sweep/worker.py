@@ -52,7 +52,7 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
         nonlocal told
         at[0] = name
         for lease in leases:
-            lease.tell(name, step, steps, batch, loss)
+            lease.tell(name, step, steps, jobs[0][0].batch, loss)
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             emit(

@@ -14,6 +14,7 @@ from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import option
 from precisionlaws.run import Exec
 from precisionlaws.store import load
+from precisionlaws.sweep.memory import memory
 from precisionlaws.sweep.points import Study, study
 from precisionlaws.sweep.schedule import Unit, even, units
 from precisionlaws.training.pack_rules import kinds, pack_key
@@ -109,3 +110,14 @@ def test_a_sweep_in_packs_fills_its_store(made: Study, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "t" / "runs" / name)
     again = swept(tmp_path / "t", 1)
     pd.testing.assert_frame_equal(again.reset_index(drop=True), frame.reset_index(drop=True))
+
+
+def test_a_pack_takes_the_memory_of_its_members(made: Study) -> None:
+    one, four = (
+        memory(units(made.points, exec, made.points), replace(exec, device="cpu"), 1)
+        for exec in (replace(ONE, pack=1), replace(ONE, pack=4))
+    )
+    assert one
+    assert four
+    assert four.per_worker > one.per_worker
+    assert four.disk == one.disk
