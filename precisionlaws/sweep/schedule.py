@@ -98,7 +98,7 @@ class PackUnit(Unit):
     def tokens(self) -> int:
         return sum(t.tokens for t in self.trunks)
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """Less than one after the other by what launching the steps takes."""
         steps = self.tokens / self.runs[0].batch * (1 - 1 / len(self.trunks))
