@@ -8,11 +8,12 @@ from precisionlaws.run import RunConfig, normal_text
 LANE = 64  # tokens; a member's share of every tensor is then a whole number of vectors
 
 # tokens per step: {N up to which packs of EIGHT train at least 1.4 times as fast as one after the other}
-# Measured with one thread (AVX-512, context 128, in CPU seconds, `bench_packs.py`): at 128 tokens 3.4, 2.5,
-# 2.2 and 1.8 times with N = 7k, 20k, 50k and 100k; at 256 2.3, 2.1, 1.7 and 1.4; at 512 1.9, 1.6, 1.4 and
-# 1.1; at 1,024, the default, 1.4, 1.2, 1.1 and 1.1, which is less than what a worker without a unit costs.
+# Measured with one thread (AVX-512, context 128, in CPU seconds, two sittings, benchmarks/bench_packs.py). At
+# 128 tokens: 3.4 times with N = 7k, 2.5 and 2.7 with 20k, 1.5 and 1.8 with 100k; at 256: 2.1 with 20k, 1.7 with
+# 50k, but 1.3 and 1.4 with 100k; at 512: 1.7 and 1.9, 1.5 and 1.6, and with 50k 1.2 and 1.4; at 1,024, the
+# default, 1.1 to 1.4, which is less than what a worker without a unit costs.
 EIGHT = 8
-CPU = {128: 110_000, 256: 110_000, 512: 55_000}
+CPU = {128: 110_000, 256: 60_000, 512: 30_000}
 
 
 def pays(run: RunConfig, device: str) -> int:

@@ -66,8 +66,8 @@ def test_packs_pay_where_steps_are_small() -> None:
 
     assert size("20k", 1024) == 1  # the default
     assert size("20k", 512) == size("20k", 128) == 8
-    assert size("100k", 512) == 1
-    assert size("100k", 256) == 8
+    assert size("50k", 512) == size("100k", 256) == 1
+    assert size("50k", 256) == size("100k", 128) == 8
     assert size("20k", 1024, "micro_batch=2") == 8
     assert size("20k", 128, device="cuda") == 1
 
