@@ -60,6 +60,9 @@ COLUMNS: dict[str, tuple[Any, str]] = {  # name: (value where absent, meaning an
 }  # fmt: skip
 
 
+NEEDED = {"N", "D", "P_w", "P_a", "P_kv", "P_post", "loss", "delta_ptq"}  # by some law
+
+
 class Store:
     """Paths of one store; creates nothing until something is written."""
 
@@ -254,6 +257,7 @@ def complete(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Absent columns at their neutral value, known ones first; numbers as numbers."""
     said = frame.attrs
     frame = frame.drop(columns=["schema"], errors="ignore")
+    frame.attrs = said
     for name, (value, _) in COLUMNS.items():
         known = not (value == "" or (isinstance(value, float) and math.isnan(value)))
         if name not in frame and known:
@@ -261,11 +265,25 @@ def complete(frame: "pd.DataFrame") -> "pd.DataFrame":
         elif name in frame and isinstance(value, float):
             frame[name] = numbers(frame, name)
             if known:
+                said_of_empty(frame, name)
                 frame[name] = frame[name].fillna(value)
+    said = frame.attrs
     first = [c for c in COLUMNS if c in frame]
     frame = frame.filter(first + sorted(c for c in frame if c not in COLUMNS))
     frame.attrs = said
     return frame
+
+
+def said_of_empty(frame: "pd.DataFrame", name: str) -> None:
+    """Widths of training that some rows have and others do not: 16 bits, but not without a word."""
+    from precisionlaws.tables import place
+
+    empty: Any = frame[name].isna()
+    if name in ("P_w", "P_a", "P_kv") and empty.any() and not empty.all():
+        frame.attrs.setdefault("warnings", []).append(
+            f"{name} is empty in {int(empty.sum())} rows ({place(frame, empty.idxmax())} is the first): "
+            "they are taken as 16 bits, not quantized"
+        )
 
 
 def numbers(frame: "pd.DataFrame", name: str) -> Any:
@@ -279,7 +297,12 @@ def numbers(frame: "pd.DataFrame", name: str) -> Any:
         return column
     found: Any = pd.to_numeric(column, errors="coerce")
     bad = (found.isna() & column.notna()) | column.map(lambda v: isinstance(v, bool))
-    if bad.any():
+    if bad.any() and name not in NEEDED:  # of no law: what cannot be read is unknown
+        found[bad] = math.nan
+        frame.attrs.setdefault("warnings", []).append(
+            f"column {name!r} holds text in {int(bad.sum())} rows, which are taken as unknown"
+        )
+    elif bad.any():
         row = bad.idxmax()
         raise ConfigError(
             f"column {name!r} must hold numbers, got {cell(column[row])} in {place(frame, row)}"

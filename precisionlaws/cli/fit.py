@@ -70,6 +70,8 @@ def command(
     frame = load(data, pairs(columns, "--columns"), public)
     frame = frame if where is None else rows(frame, where)
     if compare or bases or holdout:
+        if out is not None:
+            raise ValueError("--out is for fits; with --compare, --bases or --holdout use --json")
         table, said = comparison(
             frame, laws, bases, holdout, compare=compare, delta=threshold_of(loss, delta)
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from precisionlaws.cli.shared import Json, Out, finite, print_json
+from precisionlaws.cli.shared import Json, Out, finite, print_json, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +42,7 @@ def list_(
     if sort:
         frame = in_order(frame, sort)
     frame = frame.filter(shown).head(len(frame) if limit is None else limit)
-    print_json(frame.to_dict("records")) if json else print(frame.to_string(index=False))
+    print_json(frame.to_dict("records")) if json else print(printable(frame.to_string(index=False)))
 
 
 @app.command(no_args_is_help=True)
@@ -54,7 +54,7 @@ def show(store: StoreArgument, run: Run, json: Json = False) -> None:
     frame = load(store)
     known(frame, ["run_id"])
     found = describe(frame, files(store), find(frame, run))
-    print_json(found) if json else print(words(found))
+    print_json(found) if json else print(printable(words(found)))
 
 
 @app.command(no_args_is_help=True)
@@ -66,7 +66,7 @@ def compare(store: StoreArgument, a: Run, b: Run, json: Json = False) -> None:
     frame = load(store)
     known(frame, ["run_id"])
     found = difference(frame, files(store), find(frame, a), find(frame, b))
-    print_json(found) if json else print(difference_words(found))
+    print_json(found) if json else print(printable(difference_words(found)))
 
 
 @app.command(no_args_is_help=True)

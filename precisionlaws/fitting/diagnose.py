@@ -97,18 +97,35 @@ def one_cluster(block: Block, u: Array, cluster: Array) -> tuple[str, ...]:
 
 def design_gaps(block: Block) -> list[str]:
     """What the design itself cannot separate, before any noise."""
-    out = []
-    names = {q.name for q in block.params}
-    for column, exponent in (("N", "alpha"), ("D", "beta")):
-        k = len(np.unique(block.x[column]))
-        if k < 3 and block.kind == "loss" and {exponent, "E"} <= names:
-            out.append(
-                f"{column} takes {k} value(s): {exponent} and E are not separable, which needs 3"
-            )
-    out += [*_few(block), *_one_ratio(block)] if block.kind == "loss" else []
+    out = (
+        [*_few_values(block), *_few(block), *_one_ratio(block), *_rising(block)]
+        if block.kind == "loss"
+        else []
+    )
     for term in block.law.scales if block.kind == "loss" else ():
         out += term.notes(dict(block.x)) if hasattr(term, "notes") else ()
     return out
+
+
+def _few_values(block: Block) -> list[str]:
+    out, names = [], {q.name for q in block.params}
+    for column, exponent in (("N", "alpha"), ("D", "beta")):
+        k = len(np.unique(block.x[column]))
+        if k < 3 and {exponent, "E"} <= names:
+            out.append(
+                f"{column} takes {k} value(s): {exponent} and E are not separable, which needs 3"
+            )
+    return out
+
+
+def _rising(block: Block) -> list[str]:
+    """A wrong column, such as an accuracy."""
+    x = np.stack([np.ones(len(block.y)), np.log(block.x["N"]), np.log(block.x["D"])], 1)
+    slopes = np.linalg.lstsq(x, block.y, rcond=None)[0][1:]
+    moving = [len(np.unique(block.x[c])) > 1 for c in "ND"]
+    if not any(moving) or any(s < 0 for s, m in zip(slopes, moving, strict=True) if m):
+        return []
+    return ["the losses fall neither with N nor with D: is `loss` the right column?"]
 
 
 def _few(block: Block) -> list[str]:
@@ -149,16 +166,33 @@ def measured(x: dict[str, Array]) -> dict[str, tuple[float, ...]]:
 def unidentified(fit: "Fit", block: Block) -> tuple[str, ...]:
     """Parameters that nothing should rest on: open ones, the coefficients that go with them, or all of the base by design."""
     base = {q.name for q in block.law.base.params(dict(block.x))}
-    out = base if [*_few(block), *_one_ratio(block)] else set(open_ones(fit))
+    gaps = [*_few_values(block), *_few(block), *_one_ratio(block)]
+    out = (base if gaps else set(open_ones(fit))) | inseparable(fit)
     along = {q.name for q in fit.law.params for _, exponent, _ in q.centre if exponent in out}
     return tuple(q.name for q in fit.law.params if q.name in out | along)
+
+
+def inseparable(fit: "Fit") -> set[str]:
+    """Efficiencies of roles that are never trained apart: only their product is known."""
+    names = {f"eff_{r}[{P:g}]": (r, P) for r, widths in fit.measured.items() for P in widths}
+    rows = {
+        name: (fit.rows[f"P_{r}"] == P).to_numpy()
+        for name, (r, P) in names.items()
+        if name in fit.params
+    }
+    return {
+        a
+        for a in rows
+        for b in rows
+        if a.split("[")[0] != b.split("[")[0] and (rows[a] == rows[b]).all()
+    }
 
 
 def open_ones(fit: "Fit") -> dict[str, tuple[float, float]]:
     """E and exponents that the data leave open, with what fits."""
     out = {}
     for q in fit.law.params:
-        low, high = reach(fit, q.name)
+        low, high = fit.interval(q.name)
         if q.name == "E":
             wide = low <= 0 or high - low >= 0.5 * q.upper
         else:
@@ -168,9 +202,7 @@ def open_ones(fit: "Fit") -> dict[str, tuple[float, float]]:
     return out
 
 
-def reach(fit: "Fit", name: str) -> tuple[float, float]:
-    """What the draws or the profile do not reject, whichever is wider."""
-    ends = [fit.interval(name)]
-    if name in fit.profiles:
-        ends.append(fit.profiles[name].interval)
-    return min(low for low, _ in ends), max(high for _, high in ends)
+def marked(fit: "Fit", name: str) -> bool:
+    """Whether a printed quantity rests on what the data leave open."""
+    along = {"N_opt_exponent": {"alpha", "beta"}, "D/N_opt": {"alpha", "beta"}}
+    return name in fit.unidentified or (name in along and along[name] <= set(fit.unidentified))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MISFIT = 1e-2  # p of the lack-of-fit test below which a base is said to misfit
 FLAT = 1e-7  # scaled curvature, of 1, below which a direction counts as free
+DRAWS = 100  # below, a 95% interval is the range of a few
 ALIKE = 0.98  # an efficiency whose interval reaches this is not told from 16 bits (Kumar's form never reaches 1)
 
 
@@ -43,6 +44,13 @@ def doubts(fit: "Fit", solved: tuple[Solved, ...], draws: Draws) -> list[str]:
     out += _flat_E(fit)
     out += _wide(fit)
     out += _like_16(fit)
+    if fit.interaction is not None and fit.interaction.rejected:
+        out.append(
+            f"the product law does not hold ({', '.join(fit.interaction.rejected)}): efficiencies of single roles are "
+            f"drawn towards the joint formats; fit {fit.law.full_name}+interaction"
+        )
+    if len(next(iter(fit.samples.values()))) < DRAWS:
+        out.append(f"fewer than {DRAWS} draws: the ends of intervals are noise")
     return out
 
 
@@ -111,7 +119,7 @@ def _misfit(s: Solved) -> list[str]:
 def _flat_E(fit: "Fit") -> list[str]:
     if "E" not in diagnose.open_ones(fit):
         return []
-    low, high = diagnose.reach(fit, "E")
+    low, high = fit.interval("E")
     top = float(np.min(fit.rows["loss"]))
     return [
         f"E not identified: anything from {low:.2g} to {high:.2g} nats fits within 95% (lowest loss {top:.3g}); "
@@ -125,14 +133,14 @@ def _wide(fit: "Fit") -> list[str]:
     text = {
         q.name: f"{q.name} {fit.params[q.name]:.2g} ({low:.2g} to {high:.2g})"
         for q in fit.law.params
-        for low, high in [diagnose.reach(fit, q.name)]
+        for low, high in [fit.interval(q.name)]
     }
     wide = [text[name] for name in found if name != "E"]
     zero = [
         text[q.name]
         for q in fit.law.params
         if q.unit == "" and q.link == "identity" and q.name not in fit.one_cluster
-        for low, high in [diagnose.reach(fit, q.name)]
+        for low, high in [fit.interval(q.name)]
         if low <= 0 <= high
     ]
     out = []
@@ -140,7 +148,7 @@ def _wide(fit: "Fit") -> list[str]:
         at = fit.rows.groupby(["N", "D"]).ngroups
         out.append(
             f"not identified: {', '.join(wide)}; {fit.objective.n} losses at {at} (N, D) leave the base open: use "
-            "what stands first in the table, and no prediction beyond the data"
+            "L_centre and what stands above it, and no prediction beyond the data"
         )
     if zero:
         out.append(f"not told from zero: {', '.join(zero)}")

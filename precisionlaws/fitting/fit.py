@@ -106,6 +106,10 @@ class Fit:
         draws = self.quantity(name)[1]
         draws = np.where(np.isnan(draws), np.inf, draws)
         low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method="nearest")
+        # On a ridge or at a bound draws stay near the estimate; what the profile allows is not excluded either.
+        if name in self.profiles and level >= LEVEL:
+            ends = self.profiles[name].interval
+            low, high = min(low, ends[0]), max(high, ends[1])
         return float(low), float(high)
 
     def predict(self, frame: Any, level: float = 0.95) -> "pd.DataFrame":

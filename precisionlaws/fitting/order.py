@@ -30,6 +30,7 @@ def order(fit: "Fit", level: float = 0.95) -> list[str]:
         (P, r, s)
         for P in sorted({P for widths in fit.measured.values() for P in widths})
         for r, s in combinations([r for r in ROLES if known(fit, r, P)], 2)
+        if apart(fit, r, s, P)
     ]
     if not pairs:
         return []
@@ -43,6 +44,12 @@ def order(fit: "Fit", level: float = 0.95) -> list[str]:
             _words(r, s, *(float(v[k]) for v in (point, found.low, found.high, found.detectable)))
         )
     return [f"at {P:g} bits: {'; '.join(words)}" for P, words in said.items()]
+
+
+def apart(fit: "Fit", r: str, s: str, P: float) -> bool:
+    """Whether some run has one of the roles at P bits and the other not."""
+    here = fit.rows[[f"P_{r}", f"P_{s}"]].to_numpy(float) == P
+    return bool((here[:, 0] != here[:, 1]).any())
 
 
 def known(fit: "Fit", role: str, P: float) -> bool:

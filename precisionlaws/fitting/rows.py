@@ -11,7 +11,7 @@ import numpy as np
 from precisionlaws.fitting.comparable import check
 from precisionlaws.fitting.hygiene import needed, suspicions
 from precisionlaws.laws.base import BITS, OFF, Array, Law
-from precisionlaws.tables import place
+from precisionlaws.tables import cell, place
 
 Table = Any  # a DataFrame: what pandas annotates as unions no checker can narrow
 NEUTRAL: Mapping[str, Any] = {
@@ -149,10 +149,11 @@ def _filled(frame: Table) -> tuple[Table, list[str]]:
             "independent, and intervals are too narrow if some share a seed"
         )
     if {"run_id", "eval_id"} <= set(table):
-        twice = table.duplicated(["run_id", "eval_id"])
+        # A table without eval_id of its own has one run at several P_post.
+        twice = table.duplicated(["run_id", "eval_id", "P_post", "phase"])
         if twice.any():
             raise ValueError(
-                f"run_id and eval_id of {_where(table, twice.to_numpy())} occur twice: one row per point"
+                f"run_id, eval_id and P_post of {_where(table, twice.to_numpy())} occur twice: one row per point"
             )
     return table, warnings
 
@@ -208,7 +209,7 @@ def _bits(table: Table, column: str) -> Table:
     bad = ~(values > 0).to_numpy()
     if bad.any():
         raise ValueError(
-            f"{column} must be a positive number of bits (16 or more: not quantized), got {table[column][bad].iloc[0]!r} in {_where(table, bad)}"
+            f"{column} must be a positive number of bits (16 or more: not quantized), got {cell(table[column][bad].iloc[0])} in {_where(table, bad)}"
         )
     return values.clip(upper=OFF)
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from precisionlaws.fitting import sensitivity
 from precisionlaws.fitting.derived import EFFICIENCY, blocks
-from precisionlaws.fitting.diagnose import Certificate
+from precisionlaws.fitting.diagnose import Certificate, marked
 from precisionlaws.fitting.interaction import sentence
 from precisionlaws.fitting.order import detectable, order
 
@@ -74,11 +74,11 @@ def table(fit: "Fit", level: float) -> list[str]:
 
 def _row(fit: "Fit", name: str, unit: str, level: float) -> tuple[str, ...]:
     low, high = fit.interval(name, level)
-    least = ""
-    if unit in EFFICIENCY and name not in fit.one_cluster:
+    least, open_ = "", marked(fit, name)
+    if unit in EFFICIENCY and name not in fit.one_cluster and not open_:
         found = detectable(fit, name)
         least = f"{found:.2g}" if found < 1 else "> 1"
-    if name in fit.unidentified:
+    if open_:
         unit = f"{unit}  not identified".lstrip()
     return (name, *(f"{v:.5g}" for v in (fit.quantity(name)[0], low, high)), least, unit)
 

@@ -58,5 +58,6 @@ def grad(p: Params, N: Any, D: Any) -> dict[str, Any]:
 
 def optimal_N(p: Params, K: Any) -> Any:
     """Effective N of least loss where N·D = K (Hoffmann et al., Eq. 4)."""
-    a, b = p["alpha"], p["beta"]
-    return (a * p["A"] / (b * p["B"])) ** (1 / (a + b)) * K ** (b / (a + b))
+    a, b = np.asarray(p["alpha"]), np.asarray(p["beta"])
+    with np.errstate(all="ignore"):  # exponents at their bounds: no optimum, and no error either
+        return (a * p["A"] / (b * p["B"])) ** (1 / (a + b)) * K ** (b / (a + b))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from precisionlaws.fitting import Fit
-from precisionlaws.laws.base import ROLES, Array
+from precisionlaws.laws.base import OFF, ROLES, Array
 from precisionlaws.planning.widths import Widths
 
 NEAR = 1.15  # of the largest measured value: not worth a word
@@ -24,6 +24,15 @@ def doubts(
     out = []
     if not fit.certified:
         out.append("the fit is not certified at a minimum")
+    if fit.unidentified:
+        tail = "; the best width does not" if table.roles else ""
+        out.append(
+            f"the fit leaves {', '.join(fit.unidentified)} open: N, D and the loss of this plan rest on them{tail}"
+        )
+    if fit.interaction is not None and fit.interaction.rejected:
+        out.append(
+            f"the product law does not hold ({', '.join(fit.interaction.rejected)}), and the best width rests on it"
+        )
     out += _far(fit, answer)
     vague = [k for k in ("N", "D") if _ratio(samples[k]) > VAGUE]
     if vague:
@@ -68,6 +77,12 @@ def _about_widths(fit: Fit, table: Widths, answer: Mapping[str, float]) -> list[
     if answer["P"] <= table.P[0]:
         out.append(
             f"the best width is the smallest trained in every role ({table.P[0]:g} bits): a smaller one may be better"
+        )
+    joint = [k for k in fit.params if k.startswith("kappa[")]
+    name = "".join(f"{r}{answer['P']:g}" for r in ROLES if r in table.roles)
+    if joint and answer["P"] < OFF and f"kappa[{name}]" not in joint:
+        out.append(
+            f"{name} was not trained jointly: its efficiency is the product of its parts, without {', '.join(joint)}"
         )
     if not fit.law.scales or all(t.CONTINUOUS for t in fit.law.scales):
         out.append(

@@ -10,6 +10,7 @@ import pytest
 from precisionlaws.fitting import Fit, fit
 from precisionlaws.fitting.simulate import crossed, simulate
 from precisionlaws.laws import law
+from precisionlaws.planning import plan
 
 HOFFMANN = {"A": 482.01, "alpha": 0.3478, "B": 2085.43, "beta": 0.3658, "E": 1.8172}
 KUMAR = {"A": 4299.0, "alpha": 0.4965, "B": 18060.0, "beta": 0.4965, "E": 2.7648}
@@ -58,7 +59,7 @@ def test_bad_designs_are_called_not_identified(design: Callable[[int], Any], see
     assert called(found)
     assert set(found.unidentified) == {"A", "alpha", "B", "beta", "E"}
     table = found.summary().partition("certificate")[0]
-    assert table.count("not identified") == 5
+    assert table.count("not identified") == 5 + 2  # and N_opt_exponent, D/N_opt
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -98,3 +99,53 @@ def test_what_stays_determined_comes_first() -> None:
 def test_rates_over_100_seeds(design: Any, sd: float, least: float, most: float) -> None:
     share = np.mean([called(fit(design(s, sd), "chinchilla", resamples=100)) for s in range(100)])
     assert least <= share <= most
+
+
+def test_two_values_of_D_leave_the_base_open() -> None:
+    design = good(0)
+    found = fit(design[design.D.isin([1.5e9, 2.6e10])], "chinchilla", resamples=100)
+    assert set(found.unidentified) == {"A", "alpha", "B", "beta", "E"}
+    lines = found.summary().splitlines()
+    assert all("not identified" in s for s in lines if s.startswith(("N_opt_exponent", "D/N_opt")))
+    said = plan(found, flops=1e19).warnings
+    assert any("leaves A, alpha, B, beta, E open" in w for w in said)
+
+
+def test_roles_never_apart_are_not_ordered() -> None:
+    """Only the product of their efficiencies is in the data."""
+    true = KUMAR | {"eff_w[4]": 0.8, "eff_a[4]": 0.9, "eff_w[6]": 0.95, "eff_a[6]": 0.97}
+    widths = [{"P_w": 4, "P_a": 4}, {"P_w": 6}, {"P_a": 6}]
+    design = crossed((3e7, 6e7, 1.1e8), (1.5e9, 6e9, 2.6e10), widths, seeds=3)
+    frame = simulate(law("neff_free"), true, design, run_sd=0.002)
+    found = fit(frame, "neff_free", resamples=100)
+    assert {"eff_w[4]", "eff_a[4]"} <= set(found.unidentified)
+    assert "eff_w[6]" not in found.unidentified
+    text = found.summary()
+    assert "at 4 bits:" not in text
+    assert "at 6 bits:" in text
+
+
+def test_an_interval_excludes_nothing_that_the_profile_allows() -> None:
+    found = fit(ladder(0), "chinchilla", resamples=200)
+    for name, profile in found.profiles.items():
+        low, high = found.interval(name)
+        assert low <= profile.interval[0]
+        assert high >= profile.interval[1]
+
+
+def test_losses_that_rise_are_another_column() -> None:
+    frame = good(0)
+    frame["loss"] = 1 / frame["loss"]
+    found = fit(frame, "chinchilla", resamples=100)
+    assert any("is `loss` the right column?" in w for w in found.warnings)
+    assert not any("right column" in w for w in fit(good(0), "chinchilla", resamples=100).warnings)
+
+
+def test_a_rejected_product_is_a_warning_and_names_the_remedy() -> None:
+    true = KUMAR | {"eff_w[4]": 0.8, "eff_a[4]": 0.9, "kappa[w4a4]": 0.6}
+    widths = [{"P_w": 4}, {"P_a": 4}, {"P_w": 4, "P_a": 4}]
+    design = crossed((3e7, 6e7, 1.1e8), (1.5e9, 6e9, 2.6e10), widths, seeds=4)
+    frame = simulate(law("neff_free+interaction"), true, design, run_sd=0.002)
+    found = fit(frame, "neff_free", resamples=100)
+    assert any(w.endswith("fit chinchilla+neff_free+interaction") for w in found.warnings)
+    assert any("best width rests on it" in w for w in plan(found, flops=1e19).warnings)
