@@ -18,29 +18,38 @@ def components(r: Array, J: Array, groups: Sequence[Array]) -> tuple[float, ...]
     """Variances of each kind of group, then of single rows, none below 0.
 
     r (n,) residuals; J (p, n) their derivatives by the fitted parameters; groups: labels (n,), coarse to
-    fine. Memory grows with n times the number of groups.
+    fine.
     """
     from scipy.optimize import nnls
 
     V, s, _ = np.linalg.svd(np.nan_to_num(J).T, full_matrices=False)
     V = V[:, s > RANK * s.max(initial=0.0)]  # (n, rank), orthonormal: what the fit has absorbed
     n, rank = V.shape
-    Z = [_indicator(g) for g in groups]
-    VZ = [V.T @ z for z in Z]
-    K = len(Z)
+    index = [np.unique(g, return_inverse=True)[1] for g in groups]
+    S = [_sums(V, i) for i in index]  # (G, rank) each
+    K = len(index)
     A = np.empty((K + 1, K + 1))
     for i in range(K):
         for j in range(K):
-            A[i, j] = ((Z[i].T @ Z[j] - VZ[i].T @ VZ[j]) ** 2).sum()
-        A[i, K] = A[K, i] = n - (VZ[i] ** 2).sum()
+            A[i, j] = _overlap(index[i], index[j], S[i], S[j])
+        A[i, K] = A[K, i] = n - (S[i] ** 2).sum()
     A[K, K] = n - rank
-    seen = np.array([*(((z.T @ r) ** 2).sum() for z in Z), (r**2).sum()])
+    seen = np.array([*((np.bincount(i, r) ** 2).sum() for i in index), (r**2).sum()])
     scale = np.maximum(np.diag(A), 1e-300)
     return tuple(float(v) for v in nnls(A / scale[:, None], seen / scale)[0])
 
 
-def _indicator(labels: Array) -> Array:
-    index = np.unique(labels, return_inverse=True)[1]
-    Z = np.zeros((len(index), index.max(initial=-1) + 1))
-    Z[np.arange(len(index)), index] = 1.0
-    return Z
+def _sums(V: Array, index: Array) -> Array:
+    """Sums of the rows of V over groups."""
+    out = np.zeros((int(index.max()) + 1, V.shape[1]))
+    for k, column in enumerate(V.T):
+        out[:, k] = np.bincount(index, column)
+    return out
+
+
+def _overlap(i: Array, j: Array, Si: Array, Sj: Array) -> float:
+    """|Zᵢᵀ M Zⱼ|² of the groups' indicators Z and the projection M = 1 - V Vᵀ, without making either."""
+    cells, count = np.unique(np.stack([i, j], 1), axis=0, return_counts=True)
+    a, b = cells.T
+    along = (count * (Si[a] * Sj[b]).sum(1)).sum()
+    return float((count**2).sum() - 2 * along + ((Si.T @ Si) * (Sj.T @ Sj)).sum())

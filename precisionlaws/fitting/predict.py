@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precisionlaws.fitting import rolling
+from precisionlaws.fitting.components import components
 from precisionlaws.fitting.objective import Block
 from precisionlaws.laws.base import OFF, Array, columns
 
@@ -66,30 +67,15 @@ def predict(fit: "Fit", frame: Any, level: float = 0.95) -> "pd.DataFrame":
 def residual(b: Block, u: Array, cluster: Array) -> dict[str, float]:
     """Noise of log loss: sd of families and of runs within them.
 
-    Henderson's method: the squares of residuals and of their family sums, set equal to what they are
-    expected to be once p parameters have been fitted to both noises.
+    By `components`; a fit has absorbed its share of both.
     """
     r = b.y - b.predict(u[None])[0]
     J = b.jacobian(u[None])[1][0, list(b.own)]
     free = (u > b.lower)[list(b.own)] & (u < b.upper)[list(b.own)]
-    V, s, _ = np.linalg.svd(np.nan_to_num(J[free]).T, full_matrices=False)
-    V = V[:, s > 1e-10 * s.max(initial=0.0)]  # (n, rank), orthonormal: what the fit has absorbed
-    n, rank = V.shape
-    _, index = np.unique(cluster, return_inverse=True)
-    Z = np.zeros((n, index.max() + 1))
-    Z[np.arange(n), index] = 1.0
-    ZMZ = np.diag(Z.sum(0)) - (V.T @ Z).T @ (V.T @ Z)
-    # E r'r and E|Z'r|² in units of the run's and of the family's variance
-    A = np.array([[n - rank, np.trace(ZMZ)], [np.trace(ZMZ), (ZMZ**2).sum()]])
-    seen = np.array([(r**2).sum(), ((Z.T @ r) ** 2).sum()])
-    alone = {"family_sd": 0.0, "run_sd": float(np.sqrt(seen[0] / max(n - rank, 1)))}
-    if np.linalg.det(A) <= 1e-9 * A[0, 0] * A[1, 1]:  # every family is one run
-        return alone
-    run, family = np.linalg.solve(A, seen)
-    if family <= 0:
-        return alone
-    if run <= 0:
-        return {"family_sd": float(np.sqrt(seen[0] / A[0, 1])), "run_sd": 0.0}
+    n = len(r)
+    if len(np.unique(cluster)) == n:  # every family is one run
+        return {"family_sd": 0.0, "run_sd": float(np.sqrt((r**2).sum() / max(n - free.sum(), 1)))}
+    family, run = components(r, J[free], [cluster])
     return {"family_sd": float(np.sqrt(family)), "run_sd": float(np.sqrt(run))}
 
 

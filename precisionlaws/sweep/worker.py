@@ -125,12 +125,21 @@ def attempt(
     trunks: dict[str, list[RunConfig]] = {}
     for run, _ in jobs:
         trunks.setdefault(trunk_id(run), []).append(run)
-    train_trunks(list(trunks.values()), store, exec, watch)
+    failed: ConfigError | None = None
+    try:
+        train_trunks(list(trunks.values()), store, exec, watch)
+    except ConfigError as error:  # of one trunk: what the others trained is quantized all the same
+        failed = error
     for run, ptqs in jobs:
+        if failed and not store.has(run_id(run)):
+            continue
         at[0] = run_id(run)
         emit({"event": "quantizing", "run": at[0]})
         quantize_run(run, ptqs, store, exec, stop=watch.stop)
         (store.run(at[0]) / "error.json").unlink(missing_ok=True)
+    if failed:
+        at[0] = ""  # to blame are the runs without a result
+        raise failed
 
 
 def free() -> None:
