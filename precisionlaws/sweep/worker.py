@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,17 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
         emit({"event": "busy"})
         return
     batch = jobs[0][0].batch * len(claims)  # tokens that all its trunks train on in a step
-    told, at = 0.0, [""]  # the run at work
+    told = 0.0
 
     def progress(name: str, step: int, steps: int, loss: float) -> None:
         nonlocal told
-        at[0] = name
+        work.at = name
         for lease in leases:
             lease.tell(name, step, steps, jobs[0][0].batch, loss)
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             emit(
-                {
-                    "event": "progress",
-                    "run": name,
-                    "step": step,
-                    "steps": steps,
-                    "batch": batch,
-                }
+                {"event": "progress", "run": name, "step": step, "steps": steps, "batch": batch},
             )
 
     def say(message: dict[str, Any]) -> None:
@@ -71,75 +66,74 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
                 lease.note = lease.note | {"run": message["run"], "doing": "quantizing"}
         emit(message)
 
+    work = Work(jobs, store, exec_, say, Watch(progress, stop))
     try:
         with printed_to(store.log(message["unit"])):
-            attempts(jobs, store, exec_, say, Watch(progress, stop), at)
+            work.do()
         emit({"event": "done"})
     except Interrupted:
         emit({"event": "stopped"})
     except Exception as error:  # one failed unit must not end the sweep
         fatal = isinstance(error, OSError) and error.errno in FATAL
-        runs = [] if fatal else blame([run_id(r) for r, _ in jobs], at[0], store, error)
+        runs = [] if fatal else blame([run_id(r) for r, _ in jobs], work.at, store, error)
         emit({"event": "failed", "runs": runs, "error": words(error), "fatal": fatal})
     finally:
         for lease in leases:
             lease.release()
 
 
-def attempts(
-    jobs: Sequence[tuple[RunConfig, list[Ptq]]],
-    store: Store,
-    exec: Exec,
-    emit: Emit,
-    watch: Any,
-    at: list[str],
-) -> None:
-    """The unit with as large a micro-batch as memory holds."""
-    from precisionlaws.training.memory import out_of_memory, smaller
+@dataclass
+class Work:
+    """A unit at work; `at`: the run that it is at, which is to blame for a failure."""
 
-    while True:
+    jobs: Sequence[tuple[RunConfig, list[Ptq]]]
+    store: Store
+    exec: Exec
+    emit: Emit
+    watch: Any
+    at: str = ""
+
+    def do(self) -> None:
+        """With as large a micro-batch as memory holds."""
+        from precisionlaws.training.memory import out_of_memory, smaller
+
+        while True:
+            try:
+                return self.attempt()
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                text = words(error)
+            # Here, where the error and the tensors of its frames are gone.
+            free()
+            self.exec = smaller(self.exec, self.jobs[0][0])
+            note = f"{text}: again with {self.exec.micro_batch} sequences at a time"
+            self.emit({"event": "note", "text": f"{self.at}: {note}"})
+
+    def attempt(self) -> None:
+        from precisionlaws.sweep.quantize import quantize_run
+        from precisionlaws.training.pack_unit import train_trunks
+
+        trunks: dict[str, list[RunConfig]] = {}
+        for run, _ in self.jobs:
+            trunks.setdefault(trunk_id(run), []).append(run)
+        failed: ConfigError | None = None
         try:
-            return attempt(jobs, store, exec, emit, watch, at)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            text = words(error)
-        # Here, where the error and the tensors of its frames are gone.
-        free()
-        exec = smaller(exec, jobs[0][0])
-        note = f"{text}: again with {exec.micro_batch} sequences at a time"
-        emit({"event": "note", "text": f"{at[0]}: {note}"})
-
-
-def attempt(
-    jobs: Sequence[tuple[RunConfig, list[Ptq]]],
-    store: Store,
-    exec: Exec,
-    emit: Emit,
-    watch: Any,
-    at: list[str],
-) -> None:
-    from precisionlaws.sweep.quantize import quantize_run
-    from precisionlaws.training.pack_unit import train_trunks
-
-    trunks: dict[str, list[RunConfig]] = {}
-    for run, _ in jobs:
-        trunks.setdefault(trunk_id(run), []).append(run)
-    failed: ConfigError | None = None
-    try:
-        train_trunks(list(trunks.values()), store, exec, watch)
-    except ConfigError as error:  # of one trunk: what the others trained is quantized all the same
-        failed = error
-    for run, ptqs in jobs:
-        if failed and not store.has(run_id(run)):
-            continue
-        at[0] = run_id(run)
-        emit({"event": "quantizing", "run": at[0]})
-        quantize_run(run, ptqs, store, exec, stop=watch.stop)
-        (store.run(at[0]) / "error.json").unlink(missing_ok=True)
-    if failed:
-        at[0] = ""  # to blame are the runs without a result
-        raise failed
+            train_trunks(list(trunks.values()), self.store, self.exec, self.watch)
+        except (
+            ConfigError
+        ) as error:  # of one trunk: what the others trained is quantized all the same
+            failed = error
+        for run, ptqs in self.jobs:
+            if failed and not self.store.has(run_id(run)):
+                continue
+            self.at = run_id(run)
+            self.emit({"event": "quantizing", "run": self.at})
+            quantize_run(run, ptqs, self.store, self.exec, stop=self.watch.stop)
+            (self.store.run(self.at) / "error.json").unlink(missing_ok=True)
+        if failed:
+            self.at = ""  # to blame are the runs without a result
+            raise failed
 
 
 def free() -> None:
