@@ -13,13 +13,14 @@ from precisionlaws.fitting import predict as prediction
 from precisionlaws.fitting.derived import blocks, derived
 from precisionlaws.fitting.diagnose import Certificate
 from precisionlaws.fitting.interaction import Interaction, product_law
-from precisionlaws.fitting.objective import Block, block, on_effective
+from precisionlaws.fitting.objective import block, check_count
+from precisionlaws.fitting.paired import THRESHOLD, fit_delta
 from precisionlaws.fitting.profiles import Profile, profiles
 from precisionlaws.fitting.rolling import NoOrigin
 from precisionlaws.fitting.rows import Rows, centre, select
 from precisionlaws.fitting.sensitivity import Variant
 from precisionlaws.fitting.sensitivity import sensitivity as variants
-from precisionlaws.fitting.solve import Solution, minimise, search
+from precisionlaws.fitting.solve import search
 from precisionlaws.laws import Law
 from precisionlaws.laws.base import BITS, Array, columns
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95  # of the intervals in JSON
 SMOOTH = 1e-6  # least absolute deviations is Huber's loss with this threshold
-THRESHOLD = 1.345  # Huber's threshold in units of sd, for δ (95% efficient under Gaussian noise)
-PASSES = 5  # of δ and its noise, each given the other
 LOSSES = ("huber", "ls", "lad")
 SOLVERS = {"batched": search, "scipy": oracle.search}
 
@@ -232,13 +231,13 @@ def fit(
     c = centre(rows.loss)
     base = block("loss", law, rows.loss, c)
     threshold = threshold_of(loss, delta)
-    _fewer(base)
+    check_count(base)
     find = SOLVERS[solver]
     found = [find(base, threshold)]
     blocks, thresholds, tables, noise = [base], [threshold], [rows.loss], {}
     if law.paired:
         thresholds.append(threshold_of(loss, THRESHOLD))
-        pair, second, noise = _fit_delta(law, rows, base, found[0], thresholds[1], find)
+        pair, second, noise = fit_delta(law, rows, base, found[0], thresholds[1], find)
         blocks, tables, found = [*blocks, pair], [*tables, rows.delta], [*found, second]
     solved = tuple(
         resample.Solved(block=b, u=s.u[0], delta=t, cluster=c, run=r)
@@ -303,50 +302,6 @@ def _misfit(
         return {}, [f"intervals of a new run hold no misfit: {why}"]
 
 
-def _fit_delta(
-    law: Law, rows: Rows, base: Block, first: Solution, threshold: float, find: Any
-) -> tuple[Block, Solution, dict[str, float]]:
-    """Fit δ and its noise in turn: sd² = σ0² + (r δ̂)², of the fitted δ̂, so that no row is chosen by its outcome."""
-    seen = rows.delta["delta_ptq"].to_numpy(float)
-    size = np.abs(seen)
-    least = (
-        1e-7 * float(size.max()) + 1e-300
-    )  # where a law says exactly 0, as Eq. 9 does at P_w = P_post
-    # Only the first pass weighs by the seen δ.
-    sd = np.maximum(np.sqrt(np.median(size) ** 2 * 0.01 + (0.3 * size) ** 2), least)
-    noise = {"sigma0": 0.0, "r": 0.0}
-    held = {}
-    if on_effective(law):
-        law.check(base.natural(first.u[:1]), law.read(rows.delta))
-        scales = {q.name for term in law.scales for q in term.params(dict(base.x))}
-        held = {
-            q.name: float(v)
-            for q, v in zip(base.params, first.u[0], strict=True)
-            if q.name in scales
-        }
-    c = base.centre
-    pair = block("delta", law, rows.delta, c, sd, held)
-    _fewer(pair)
-    u = search(pair, threshold).u[:1]
-    for _ in range(PASSES):
-        fitted = pair.predict(u)[0] * sd
-        noise = _noise(seen - fitted, fitted)
-        sd = np.maximum(np.hypot(noise["sigma0"], noise["r"] * fitted), least)
-        pair = block("delta", law, rows.delta, c, sd, held)
-        u = minimise(pair, u, threshold).u
-    return pair, find(pair, threshold), noise
-
-
-def _noise(residual: Array, fitted: Array) -> dict[str, float]:
-    """σ0 and r of greatest Gaussian likelihood, on a grid fine enough for weights."""
-    top = float(np.abs(residual).max()) + 1e-12
-    s0, r = np.meshgrid(np.geomspace(1e-5, 1, 61) * top, np.geomspace(1e-3, 2.0, 61))
-    var = s0[..., None] ** 2 + (r[..., None] * fitted) ** 2
-    cost = (residual**2 / var + np.log(var)).sum(-1)
-    best = np.unravel_index(np.argmin(cost), cost.shape)
-    return {"sigma0": float(s0[best]), "r": float(r[best])}
-
-
 def _text(loss: str, delta: float, law: Law, noise: Mapping[str, float], kind: str) -> str:
     term = {
         "huber": f"Σ huber({delta:g})",
@@ -407,15 +362,6 @@ def _enough(rows: Rows, law: Law) -> None:
     if law.paired and len(rows.delta) == 0:
         raise ValueError(
             f"{law.full_name}: no row has P_post < 16 and a paired δ ({why}); quantize finished runs first"
-        )
-
-
-def _fewer(b: Block) -> None:
-    if len(b.y) < len(b.own):
-        what = "losses" if b.kind == "loss" else "paired δ"
-        names = ", ".join(b.params[j].name for j in b.own)
-        raise ValueError(
-            f"{len(b.y)} {what} cannot determine {len(b.own)} parameters ({names}); train more runs or take a smaller law"
         )
 
 

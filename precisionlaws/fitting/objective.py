@@ -175,6 +175,15 @@ def block(
     )  # fmt: skip
 
 
+def check_count(b: Block) -> None:
+    if len(b.y) < len(b.own):
+        what = "losses" if b.kind == "loss" else "paired δ"
+        names = ", ".join(b.params[j].name for j in b.own)
+        raise ValueError(
+            f"{len(b.y)} {what} cannot determine {len(b.own)} parameters ({names}); train more runs or take a smaller law"
+        )
+
+
 def huber(r: Array, W: Array, delta: float) -> Array:
     """Σ w huber_δ(r) over the last axis; δ = ∞ is half the sum of squares."""
     psi = np.clip(r, -delta, delta)

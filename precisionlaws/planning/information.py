@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from precisionlaws.fitting.fit import THRESHOLD
 from precisionlaws.fitting.objective import Block, block
+from precisionlaws.fitting.paired import THRESHOLD
 from precisionlaws.laws.base import OFF, ROLES, Array, Params, widths
 from precisionlaws.planning.costs import relative_cost
 from precisionlaws.planning.optimum import best_width
