@@ -80,6 +80,15 @@ def hints(cls: type) -> dict[str, Any]:
     return {f.name: every[f.name] for f in fields(cls)}
 
 
+@functools.cache
+def limits(cls: type) -> list[tuple[str, Any, float | None, float | None]]:
+    """(name, type, least, most) of every field."""
+    kinds = hints(cls)
+    return [
+        (f.name, kinds[f.name], f.metadata.get("low"), f.metadata.get("high")) for f in fields(cls)
+    ]
+
+
 def check(path: str, value: Any, kind: Any) -> Any:
     """`value` as `kind` (scalar, Literal, X | None, tuple[X, ...], Spec), or an error naming `path`."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -124,10 +133,10 @@ class Spec:
     SHORT: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        kinds = hints(type(self))
-        for f in fields(self):
-            value = check(f.name, getattr(self, f.name), kinds[f.name])
-            low, high = f.metadata.get("low"), f.metadata.get("high")
+        for name, kind, low, high in limits(type(self)):
+            given = getattr(self, name)
+            plain = type(given) is kind and kind is not float  # the rule, and grids are large
+            value = given if plain else check(name, given, kind)
             if value is not None and (
                 (low is not None and value < low) or (high is not None and value > high)
             ):
@@ -138,8 +147,9 @@ class Spec:
                     if high is None
                     else f"at most {high}"
                 )
-                raise ConfigError(f"{f.name} must be {span}, got {value}")
-            object.__setattr__(self, f.name, value)
+                raise ConfigError(f"{name} must be {span}, got {value}")
+            if value is not given:
+                object.__setattr__(self, name, value)
         self.rules()
 
     def rules(self) -> None:
@@ -188,8 +198,11 @@ def normal_json(spec: Spec) -> str:
     return "" if form is None else dumps(form)
 
 
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 def dumps(value: Any) -> str:
-    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+    return ENCODER.encode(canonical(value))
 
 
 def digest(text: str) -> str:

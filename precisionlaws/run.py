@@ -19,7 +19,7 @@ from precisionlaws.config import (
 )
 from precisionlaws.data.base import Data
 from precisionlaws.models.base import Model, Size
-from precisionlaws.models.count import counts
+from precisionlaws.models.count import counts, resolved, shapes
 from precisionlaws.optim.base import LrSchedule, Optim
 from precisionlaws.quant.roles import Quant
 
@@ -71,7 +71,7 @@ class RunConfig(Spec):
                 f"micro_batch must divide the {self.batch // self.data.context} sequences of a batch, "
                 f"got {self.micro_batch}"
             )
-        for name, out, inner in self.model.matrices(self.size):
+        for name, out, inner in shapes(self.model, self.size):
             for role in ("weights", "activations"):
                 located(f"quant.{role}", getattr(self.quant, role).fits, inner, name)
             located("quant.gradients", self.quant.gradients.fits, out, name)
@@ -116,12 +116,12 @@ class RunConfig(Spec):
     @functools.cached_property
     def shape_key(self) -> str:
         """Model and size: with the seed, all that initialization and batches depend on."""
-        return digest(f"{normal_json(self.model.resolved(self.size))};{normal_json(self.size)}")
+        return digest(f"{normal_json(resolved(self.model, self.size))};{normal_json(self.size)}")
 
     def resolved(self, fingerprint: str) -> dict[str, Any]:
         """Everything that decides the numbers, rules replaced by what they give."""
         parts = self.acting() | {
-            "model": self.model.resolved(self.size),
+            "model": resolved(self.model, self.size),
             "optim": self.optimizer,
             "data": {"stream": fingerprint} | self.data.stream(),
             "batch": self.batch,
@@ -130,9 +130,15 @@ class RunConfig(Spec):
         }
         if self.quant.roles() and self.quantized_from:
             parts["quantized_from"] = self.quantized_from
-        parts["quant"] = replace(self.quant, start=0.0)
+        if self.quant.start:
+            parts["quant"] = replace(self.quant, start=0.0)
         del parts["tokens"], parts["batch_tokens"]
         return parts
+
+    @functools.cached_property
+    def normal_texts(self) -> dict[str, str]:
+        """The normal form of every part, with the data's own fingerprint: names of run and trunk are of it."""
+        return normal_texts(self.resolved(self.data.fingerprint()))
 
     def prefix(self) -> str:
         return f"{self.model.SHORT}-d{self.size.depth}w{self.size.width}-{self.D}-{self.quant.label()}-s{self.seed}"
@@ -163,28 +169,36 @@ def located(path: str, check: Callable[..., None], *arguments: object) -> None:
         raise ConfigError(f"{path}.{error}") from None
 
 
+def normal_texts(parts: dict[str, Any]) -> dict[str, str]:
+    return {k: normal_json(v) if isinstance(v, Spec) else dumps(v) for k, v in parts.items()}
+
+
 def normal_text(parts: dict[str, Any]) -> str:
-    texts = {k: normal_json(v) if isinstance(v, Spec) else dumps(v) for k, v in parts.items()}
+    return joined(normal_texts(parts))
+
+
+def joined(texts: dict[str, str]) -> str:
     return ";".join(f"{k}={v}" for k, v in sorted(texts.items()) if v)
+
+
+def texts_of(run: RunConfig, fingerprint: str | None) -> dict[str, str]:
+    return normal_texts(run.resolved(fingerprint)) if fingerprint else run.normal_texts
 
 
 def run_id(run: RunConfig, fingerprint: str | None = None) -> str:
     """Readable prefix + 12 hex of the normal form. `fingerprint` defaults to the data's own."""
-    return (
-        f"{run.prefix()}-{digest(normal_text(run.resolved(fingerprint or run.data.fingerprint())))}"
-    )
+    return f"{run.prefix()}-{digest(joined(texts_of(run, fingerprint)))}"
 
 
 def trunk_id(run: RunConfig, fingerprint: str | None = None) -> str:
     """Equal for runs that share their stable phase: the normal form less D and the decay."""
-    parts = run.resolved(fingerprint or run.data.fingerprint())
-    if run.lr_schedule.TRUNK is not None:
-        del parts["steps"]
-        parts["lr_schedule"] = {k: getattr(run.lr_schedule, k) for k in run.lr_schedule.TRUNK} | {
-            "is": run.lr_schedule.SHORT
-        }
+    texts = dict(texts_of(run, fingerprint))
+    schedule = run.lr_schedule
+    if schedule.TRUNK is not None:
+        del texts["steps"]
+        texts["lr_schedule"] = dumps({k: getattr(schedule, k) for k in schedule.TRUNK} | {"is": schedule.SHORT})  # fmt: skip
     name = f"{run.model.SHORT}-d{run.size.depth}w{run.size.width}-{run.quant.label()}-s{run.seed}"
-    return f"{name}-{digest(normal_text(parts))}"
+    return f"{name}-{digest(joined(texts))}"
 
 
 def family(run: RunConfig, fingerprint: str | None = None) -> str:

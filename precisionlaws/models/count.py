@@ -1,8 +1,9 @@
 """Parameters, FLOPs and memory of a model, counted from its matrices before it is built."""
 
+import functools
 from dataclasses import dataclass
 
-from precisionlaws.models.base import Model, Size
+from precisionlaws.models.base import Matrix, Model, Size
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,22 @@ class Counts:
         return self.N + self.N_head + self.N_emb + self.N_other
 
 
+@functools.lru_cache(maxsize=1024)
+def shapes(model: Model, size: Size) -> tuple[Matrix, ...]:
+    """The first matrix of every shape among those of the blocks."""
+    first: dict[tuple[int, int], Matrix] = {}
+    for name, out, inner in model.matrices(size):
+        first.setdefault((out, inner), (name, out, inner))
+    return tuple(first.values())
+
+
+@functools.lru_cache(maxsize=1024)
+def resolved(model: Model, size: Size) -> Model:
+    """`model.resolved(size)`, once."""
+    return model.resolved(size)
+
+
+@functools.lru_cache(maxsize=1024)
 def counts(model: Model, size: Size, vocab: int, context: int) -> Counts:
     table = vocab * size.width
     N = sum(out * width for _, out, width in model.matrices(size))

@@ -11,6 +11,7 @@ Not counted: that the law may be wrong, that refits end at bounds, and, where ro
 error that δ inherits from the scales.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,9 +83,9 @@ class Sums:
             str(run): np.asarray(at) for run, at in table.groupby("run_id").indices.items()
         }
 
-    def without(self, runs: Iterable[str]) -> tuple[Array, Array]:
-        """H and G if these runs were not trained."""
-        return self._moved(self._at(runs), -1.0)
+    def moved(self, runs: Iterable[str], sign: float) -> tuple[Array, Array]:
+        """H and G if these runs were not trained (-1), or trained besides (1)."""
+        return self._moved(self._at(runs), sign)
 
     def change(self, runs: Iterable[str], sign: float) -> None:
         at = self._at(runs)
@@ -102,7 +103,7 @@ class Sums:
             (self.branch, self.by_branch, self.within),
             (self.family, self.by_family, self.shared),
         ):
-            touched, where = np.unique(labels[at], return_inverse=True)
+            touched, where = (labels[at], [0]) if len(at) == 1 else np.unique(labels[at], return_inverse=True)  # fmt: skip
             old = sums[touched]
             new = old.copy()
             np.add.at(new, where, J)
@@ -141,6 +142,11 @@ class Design:
         for family in self.family_of.values():
             self.members[family] = self.members.get(family, 0) + 1
         self.seeds = known["seed"].nunique() if "seed" in known else 1
+        self.of_kind = {k: np.array([q.kind == k for q in self.quantities]) for k in self.sums}
+        self.gradients = {
+            kind: np.stack([q.gradient for q in self.quantities if q.kind == kind])
+            for kind in self.sums
+        }
 
     def _block(self, kind: str, part: Table) -> tuple[Block, Array]:
         from dataclasses import replace
@@ -197,24 +203,21 @@ class Design:
             low, high = (low, middle) if reached(middle) else (middle, high)
         return high
 
-    def variance(self, without: Iterable[str] = ()) -> Array:
-        """Of each quantity on its own scale, (Q,); infinite where it is not identified."""
-        gone, out = tuple(without), np.full(len(self.quantities), np.inf)
+    def variance(self, runs: Iterable[str] = (), sign: float = -1.0) -> Array:
+        """Of each quantity on its own scale, (Q,), without some runs (-1), or with them besides (1);
+        infinite where it is not identified."""
+        runs, out = tuple(runs), np.full(len(self.quantities), np.inf)
         for kind, sums in self.sums.items():
-            at = [i for i, q in enumerate(self.quantities) if q.kind == kind]
-            L = np.stack([self.quantities[i].gradient for i in at])
-            out[at] = sandwich(*sums.without(gone), L)
+            out[self.of_kind[kind]] = sandwich(*sums.moved(runs, sign), self.gradients[kind])
         return out
 
-    def half_widths(self, without: Iterable[str] = ()) -> Array:
-        """Half widths of the 95% intervals on each quantity's own scale, if these runs were not trained."""
-        gone = tuple(dict.fromkeys(without))
-        lost: dict[str, int] = {}
-        for run in gone:
-            if run in self.family_of:
-                lost[self.family_of[run]] = lost.get(self.family_of[run], 0) + 1
-        families = self.families - sum(self.members[f] == n for f, n in lost.items())
-        return student(families) * np.sqrt(self.variance(gone))
+    def half_widths(self, runs: Iterable[str] = (), sign: float = -1.0) -> Array:
+        """Half widths of the 95% intervals on each quantity's own scale, if these runs were not trained (-1),
+        or trained besides (1)."""
+        runs = tuple(dict.fromkeys(runs))
+        moved = Counter(self.family_of[r] for r in runs if r in self.family_of)
+        change = sum((m + sign * n > 0) - (m > 0) for m, n in ((self.members[f], n) for f, n in moved.items()))  # fmt: skip
+        return student(self.families + change) * np.sqrt(self.variance(runs, sign))
 
     def change(self, runs: Iterable[str], sign: float) -> None:
         """Take runs away (-1) or give them back (1)."""
@@ -248,11 +251,14 @@ class Worth:
                 "this study identifies nothing that could be weighed: train more N and D"
             )
 
-    def criterion(self, without: Iterable[str] = ()) -> float:
-        gone, parts = tuple(without), []
+    def criterion(self, without: Iterable[str] = (), back: Iterable[str] = ()) -> float:
+        """If some runs were dropped, or (not both) taken back."""
+        without, back = tuple(without), tuple(back)
+        assert not (without and back)
+        runs, sign, parts = without or back, 1.0 if back else -1.0, []
         for d, stiff, whole in zip(self.designs, self.stiff, self.whole, strict=True):
-            parts.extend((d.half_widths(gone)[stiff] / whole[stiff]) ** 2)
-        return float(np.mean(parts))
+            parts.append((d.half_widths(runs, sign)[stiff] / whole[stiff]) ** 2)
+        return float(np.concatenate(parts).mean())
 
     def drop(self, runs: Iterable[str]) -> None:
         for d in self.designs:
@@ -279,7 +285,7 @@ def sandwich(H: Array, G: Array, L: Array) -> Array:
     size = np.abs(y).max(1, initial=0.0)
     lost = (np.abs(y[:, ~known]) > 1e-4 * size[:, None]).any(1) | (np.abs(L[:, ~moved]) > 0).any(1)
     x = (y[:, known] / ev[known]) @ V[:, known].T * s
-    out = np.maximum(np.einsum("qi,ij,qj->q", x, G, x), 0.0)
+    out = np.maximum(((x @ G) * x).sum(1), 0.0)
     return np.where(lost, np.inf, out)
 
 

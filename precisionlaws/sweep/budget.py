@@ -32,7 +32,7 @@ SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 class Worth(Protocol):
     """What runs are worth; `criterion` grows as they go, to infinity where a question has no answer left."""
 
-    def criterion(self, without: Iterable[str] = ()) -> float: ...
+    def criterion(self, without: Iterable[str] = (), back: Iterable[str] = ()) -> float: ...
     def drop(self, runs: Iterable[str]) -> None: ...
     def restore(self, runs: Iterable[str]) -> None: ...
 
@@ -65,17 +65,19 @@ def design(points: Sequence[Point]) -> "pd.DataFrame":
     import pandas as pd
 
     rows, names = [], {}
-    settings: dict[int, dict[str, Any]] = {}
+    settings: dict[int, dict[str, Any]] = {}  # runs share parts
     for p in points:
         run, quant = p.run, p.run.quant
         if id(run) not in names:
             names[id(run)] = family(run)
-            settings[id(run)] = {"quant": quant.SHORT} | flat(quant, "quant")
+        for key, part in (("quant", quant), ("ptq", p.ptq)):
+            if id(part) not in settings:
+                settings[id(part)] = {key: part.SHORT} | flat(part, key)
         rows.append(
             {"run_id": p.run_id, "eval_id": p.eval_id, "family": names[id(run)], "N": float(run.N), "D": float(run.D),
              "P_w": float(quant.weights.bits), "P_a": float(quant.activations.bits), "P_kv": float(quant.kv.bits),
              "P_post": 16.0 if p.eval_id == "final" else float(getattr(p.ptq, "bits", 16)), "seed": run.seed,
-             **settings[id(run)], "ptq": p.ptq.SHORT, **flat(p.ptq, "ptq")}
+             **settings[id(quant)], **settings[id(p.ptq)]}
         )  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -137,11 +139,15 @@ class Grid:
         for name in self.plain:
             for what, value in self.spread(name):
                 self.there[what][value] += 1
-        self.cost = {trunk: self.trunk_seconds(trunk, ()) for trunk in self.members}
+        self.cost = {trunk: self.trunk_seconds(trunk) for trunk in self.members}
+        self.total = sum(self.cost.values())
 
-    def trunk_seconds(self, trunk: str, without: Iterable[str]) -> float:
-        gone = self.gone.union(without)
-        left = [n for n in self.members[trunk] if n not in gone]
+    def trunk_seconds(
+        self, trunk: str, without: Iterable[str] = (), back: Iterable[str] = ()
+    ) -> float:
+        left = [
+            n for n in self.members[trunk] if n in back or (n not in self.gone and n not in without)
+        ]
         if not left:
             return 0.0
         ptqs = (tuple(p.ptq for p in self.todo[n] if p.eval_id != "final") for n in left)
@@ -149,20 +155,26 @@ class Grid:
 
     def saved(self, runs: Sequence[str]) -> float:
         """Worker seconds that go with these runs."""
-        touched = {self.trunk[n] for n in runs}
-        return sum(self.cost[t] - self.trunk_seconds(t, runs) for t in sorted(touched))
+        touched, without = {self.trunk[n] for n in runs}, set(runs)
+        return sum(self.cost[t] - self.trunk_seconds(t, without) for t in sorted(touched))
+
+    def added(self, name: str) -> float:
+        """Worker seconds that come back with a run."""
+        trunk = self.trunk[name]
+        return self.trunk_seconds(trunk, back=(name,)) - self.cost[trunk]
 
     def change(self, runs: Sequence[str], drop: bool) -> None:
         """Let runs go, or take them back."""
-        self.gone = self.gone.union(runs) if drop else self.gone.difference(runs)
+        self.gone.update(runs) if drop else self.gone.difference_update(runs)
         for name in self.plain.intersection(runs):
             for what, value in self.spread(name):
                 self.there[what][value] += -1 if drop else 1
         for trunk in sorted({self.trunk[n] for n in runs}):
-            self.cost[trunk] = self.trunk_seconds(trunk, ())
+            before, self.cost[trunk] = self.cost[trunk], self.trunk_seconds(trunk)
+            self.total += self.cost[trunk] - before
 
     def fits(self, workers: int, seconds: float) -> bool:
-        return sum(self.cost.values()) <= seconds * workers and self.wall(workers) <= seconds
+        return self.total <= seconds * workers and self.wall(workers) <= seconds
 
     def wall(self, workers: int) -> float:
         return wall(sorted((c for c in self.cost.values() if c > 0), reverse=True), workers)
@@ -179,9 +191,9 @@ class Grid:
 
     def has_baselines(self, runs: Sequence[str]) -> bool:
         """Whether without these runs every quantized one still has its unquantized one, if it ever had."""
-        gone = self.gone.union(runs)
         for name in self.plain.intersection(runs):
-            left = [n for n in self.cells[self.cell(name)] if n not in gone]
+            cell = self.cells[self.cell(name)]
+            left = [n for n in cell if n not in self.gone and n not in runs]
             if left and self.plain.isdisjoint(left):
                 return False
         return True
@@ -232,7 +244,7 @@ def shrink(
         elif when < age:
             saved, loss = grid.saved(runs), worth.criterion(runs) - now
             if loss < float("inf") and saved > 0:
-                heapq.heappush(heap, (loss / saved, order, age, runs))
+                heapq.heappush(heap, (rounded(loss / saved), order, age, runs))
         else:
             grid.change(runs, drop=True)
             worth.drop(runs)
@@ -243,18 +255,20 @@ def shrink(
     return True
 
 
+def rounded(x: float) -> float:
+    """So that seeds tie, which differ by the rounding of sums alone, and the cut is the same everywhere."""
+    return float(f"{x:.6g}")
+
+
 def refill(grid: Grid, worth: Worth, seconds: float, workers: int) -> None:
     """Take back runs that still fit, the most informative per second first, until none does."""
     while True:
-        now, order = worth.criterion(), []
-        for name in sorted(filter(grid.based, grid.gone)):
-            worth.restore([name])
-            grid.change([name], drop=False)
-            order.append(((worth.criterion() - now) / grid.saved([name]), name))
-            grid.change([name], drop=True)
-            worth.drop([name])
+        now = worth.criterion()
+        room = workers * seconds - grid.total
+        costs = {n: grid.added(n) for n in sorted(filter(grid.based, grid.gone))}
+        gains = {n: worth.criterion(back=[n]) - now for n, c in costs.items() if c <= room}
         back = 0
-        for _, name in sorted(order):
+        for name in sorted(gains, key=lambda n: (rounded(gains[n] / costs[n]), n)):
             grid.change([name], drop=False)
             if grid.fits(workers, seconds):
                 worth.restore([name])

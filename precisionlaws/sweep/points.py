@@ -5,6 +5,7 @@ jobs, the union of the blocks is the study, and every run comes with its unquant
 the command line replace the same key in every block.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 from precisionlaws.config import ConfigError, build, nearest
+from precisionlaws.models.count import shapes
 from precisionlaws.overrides import CONF, expand
 from precisionlaws.ptq.base import Ptq, eval_id
 from precisionlaws.run import Exec, Launcher, RunConfig, located, run_id
@@ -134,6 +136,7 @@ def wanted(ptqs: Sequence[Ptq]) -> list[Ptq]:
     return [*map(nothing, phases), *ptqs]
 
 
+@functools.cache
 def nothing(phase: str = "final") -> Ptq:
     from precisionlaws.overrides import option
 
@@ -155,6 +158,6 @@ def allowed(run: RunConfig, ptq: Ptq) -> Ptq:
             f"ptq={ptq.SHORT} of a run with quant.rotation=hadamard: PTQ rounds weights as they are stored, and "
             "this run multiplies rotated ones; choose runs with quant.rotation=none"
         )
-    for name, out, inner in run.model.matrices(run.size):
+    for name, out, inner in shapes(run.model, run.size):
         located("ptq", ptq.check, (out, inner), name)
     return ptq

@@ -168,6 +168,7 @@ def test_runs_that_go_and_come_back(known: priors.Prior) -> None:
     d.change(gone, -1.0)
     assert d.half_widths() == pytest.approx(rest.half_widths(), rel=1e-6)
     assert d.families == rest.families
+    assert d.half_widths(gone, 1.0) == pytest.approx(whole, rel=1e-6)
     d.change(gone, 1.0)
     assert d.half_widths() == pytest.approx(whole, rel=1e-6)
 

@@ -29,8 +29,8 @@ class Equal:
 
     gone: set[str] = field(default_factory=set)
 
-    def criterion(self, without: Iterable[str] = ()) -> float:
-        return float(len(self.gone.union(without)))
+    def criterion(self, without: Iterable[str] = (), back: Iterable[str] = ()) -> float:
+        return float(len(self.gone.union(without).difference(back)))
 
     def drop(self, runs: Iterable[str]) -> None:
         self.gone |= set(runs)
