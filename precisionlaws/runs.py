@@ -5,9 +5,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from precisionlaws.config import ConfigError, nearest
+from precisionlaws.heldout import from_bytes, paired
 from precisionlaws.store import COLUMNS, Store
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 MEASURED = {  # columns of a row that are no setting
@@ -114,8 +116,8 @@ def describe(frame: "pd.DataFrame", store: Store | None, run: str) -> dict[str, 
 def difference(frame: "pd.DataFrame", store: Store | None, a: str, b: str) -> dict[str, Any]:
     """What differs between two runs; numbers are b minus a.
 
-    se_at_most: of the loss difference, as if the two had been measured on different text. Where both saw
-    the same held-out sequences it is less; by how much, stored means do not say.
+    se: of the loss difference, paired by document where both runs kept their held-out losses of the same
+    text, else None. se_at_most: as if the two had been measured on different text.
     """
     left, right = final(frame, a), final(frame, b)
     losses = [row.get("loss", math.nan) for row in (left, right)]
@@ -125,10 +127,34 @@ def difference(frame: "pd.DataFrame", store: Store | None, a: str, b: str) -> di
         "settings": differing(settings(left), settings(right)),
         "facts": differing(facts(left), facts(right)),
         "loss": {
-            "values": losses, "difference": losses[1] - losses[0], "se_at_most": math.hypot(*errors),
+            "values": losses, "difference": losses[1] - losses[0],
+            "se": None if store is None else paired_error(store, left, right), "se_at_most": math.hypot(*errors),
         },
         "curve": None if store is None else curves(curve(store, a), curve(store, b)),
     }  # fmt: skip
+
+
+def paired_error(store: Store, left: dict[str, Any], right: dict[str, Any]) -> float | None:
+    """Standard error of the loss difference of two runs on the same held-out sequences.
+
+    Raises: ConfigError for damaged sums.
+    """
+    if any(left.get(k) != right.get(k) for k in ("data.fingerprint", "data.context", "data.eval_tokens")):  # fmt: skip
+        return None
+    sums = [held_out(store, row["run_id"]) for row in (left, right)]
+    found = None if sums[0] is None or sums[1] is None else paired(sums[0], sums[1])
+    return found[1] if found else None
+
+
+def held_out(store: Store, run: str) -> "np.ndarray | None":
+    """Losses by document; None of a run that kept none: of another loop, an older version, or diverged."""
+    path = store.run(run) / "held_out.npy"
+    try:
+        return from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
 
 
 def differing(left: dict[str, Any], right: dict[str, Any]) -> dict[str, list[Any]]:

@@ -1,6 +1,7 @@
 """The store on disk and the frame in memory; `load` is the only bridge between the two.
 
     <store>/runs/<run_id>/  config.yaml  metrics.jsonl  checkpoint.safetensors
+                            held_out.npy           losses by document, to pair runs by (heldout.py)
                             result.json            exists if and only if training has ended
                             error.json             the last failure, until a retry succeeds
                             points/<eval_id>.json  one immutable file per PTQ

@@ -4,12 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from precisionlaws.cli import app
 from precisionlaws.config import ConfigError
+from precisionlaws.heldout import to_bytes
 from precisionlaws.runs import curve, describe, difference, find, spread
 from precisionlaws.store import Store, load, publish
+from precisionlaws.training.evaluate import standard_error
 
 ROW = {"eval_id": "final", "N": 10, "D": 20, "loss_se": 0.03, "status": "finished", "optim.lr": 0.1, "exec.threads": 1}  # fmt: skip
 
@@ -74,8 +79,30 @@ def test_what_differs(store: Store) -> None:
     assert found["curve"]["steps"] == 100
     assert found["curve"]["last_tenth"] == pytest.approx(0.25)
     assert all(row["difference"] == pytest.approx(0.25) for row in found["curve"]["shown"])
+    assert found["loss"]["se"] is None  # no losses by document
     same = difference(load(store.root), store, "llama-fp-s0-aa", "llama-fp-s0-aa")
     assert (same["settings"], same["facts"], same["loss"]["difference"]) == ({}, {}, 0)
+
+
+def test_a_difference_on_the_same_text_is_paired(store: Store) -> None:
+    """Documents are as hard for the one as for the other: 0.25 more on each, a little more on the third."""
+    a, b = "llama-fp-s0-aa", "llama-w4-s0-ab"
+    count = np.array([3.0, 1, 2])
+    one = np.stack([count, count * [1.0, 2, 3]], 1)
+    other = np.stack([count, count * [1.25, 2.25, 3.28]], 1)
+    (store.run(a) / "held_out.npy").write_bytes(to_bytes(one))
+    assert difference(load(store.root), store, a, b)["loss"]["se"] is None
+    (store.run(b) / "held_out.npy").write_bytes(to_bytes(other))
+    each = np.repeat([0.25, 0.25, 0.28], [3, 1, 2])
+    expected = standard_error(each, np.repeat([0, 1, 2], [3, 1, 2]))
+    assert difference(load(store.root), store, a, b)["loss"]["se"] == pytest.approx(expected)
+    text = CliRunner().invoke(app, ["runs", "compare", str(store.root), a, b]).stdout
+    assert f"standard error {expected:.6f}, paired by held-out document" in text
+    (store.run(b) / "held_out.npy").write_bytes(to_bytes(other[:2]))  # of another text
+    assert difference(load(store.root), store, a, b)["loss"]["se"] is None
+    (store.run(b) / "held_out.npy").write_bytes(b"junk")
+    with pytest.raises(ConfigError, match=r"held_out\.npy cannot be read"):
+        difference(load(store.root), store, a, b)
 
 
 def test_curves_are_compared_where_both_have_steps(store: Store) -> None:

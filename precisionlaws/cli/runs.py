@@ -236,7 +236,9 @@ def difference_words(found: dict[str, Any]) -> str:
         lines += [f"  {k:28} {value(x)} -> {value(y)}" for k, (x, y) in found[part].items()]
     one, two = loss["values"]
     lines.append(f"loss  {one:.6g} -> {two:.6g}: {loss['difference']:+.6f} nats per token")
-    if loss["se_at_most"] == loss["se_at_most"]:
+    if loss["se"] is not None:
+        lines.append(f"      standard error {loss['se']:.6f}, paired by held-out document")
+    elif loss["se_at_most"] == loss["se_at_most"]:
         lines.append(
             f"      standard error at most {loss['se_at_most']:.6f}; less where both saw the same held-out text"
         )

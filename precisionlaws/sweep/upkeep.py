@@ -5,6 +5,7 @@ Nothing here is a lock: whatever is removed while somebody works on it is made a
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -20,13 +21,14 @@ import yaml
 
 from precisionlaws.claims import Watcher, bury, lost
 from precisionlaws.config import ConfigError
+from precisionlaws.heldout import from_bytes
 from precisionlaws.run import stored_config, trunk_id
 from precisionlaws.store import Store, listed, read_row
 from precisionlaws.sweep.recorded import plans
 
 OLD_SECONDS = 3600.0  # a half-written file of this age is nobody's: writing takes seconds
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # what store.write is at work on
-IN_RUN = {"config.yaml", "metrics.jsonl", "checkpoint.safetensors", "resume.safetensors", "result.json", "error.json", "points"}  # fmt: skip
+IN_RUN = {"config.yaml", "metrics.jsonl", "held_out.npy", "checkpoint.safetensors", "resume.safetensors", "result.json", "error.json", "points"}  # fmt: skip
 IN_STORE = {"runs", "trunks", "claims", "studies", "cache", "logs"}
 NEEDED = ("run_id", "eval_id", "N", "D", "status")  # in every row
 
@@ -152,6 +154,8 @@ def in_run(store: Store, name: str) -> Iterator[Finding]:
         yield from checkpoint(folder, files, row)
     if "metrics.jsonl" in files and not whole_lines(folder / "metrics.jsonl"):
         yield Finding(folder / "metrics.jsonl", "is cut short or damaged", True)
+    if "held_out.npy" in files and not whole_sums(folder / "held_out.npy", (row or {}).get("loss")):
+        yield Finding(folder / "held_out.npy", "is damaged, or does not give its run's loss", True)
     for point in points:
         yield from checked_row(folder / "points" / point, name, point.removesuffix(".json"))
 
@@ -206,6 +210,15 @@ def whole_lines(path: Path) -> bool:
         return text.endswith("\n") and all(json.loads(line) for line in text.splitlines())
     except (OSError, ValueError):
         return False
+
+
+def whole_sums(path: Path, loss: object) -> bool:
+    """Whether losses by document are there, and have the mean that the row says, if it says one."""
+    try:
+        count, total = from_bytes(path.read_bytes()).sum(0)
+    except (OSError, ValueError):
+        return False
+    return not isinstance(loss, float) or math.isclose(total / count, loss, rel_tol=1e-9)
 
 
 def debris(store: Store) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from safetensors.torch import save as save_tensors
 
+from precisionlaws import heldout
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, plain
 from precisionlaws.run import Exec, RunConfig, normal_text, run_id, stored_config, trunk_id
@@ -197,6 +198,8 @@ def publish(run: RunConfig, state: State, store: Store, exec: Exec, losses: Loss
         row["checkpoint.sha256"] = hashlib.sha256(content).hexdigest()
         if not store.has(run_id(run)):
             files.write(folder / "checkpoint.safetensors", content)
+            if math.isfinite(losses.mean):
+                files.write(folder / "held_out.npy", heldout.to_bytes(losses.sums))
     if not store.has(run_id(run)):
         files.write(folder / "metrics.jsonl", metrics(state))
     files.publish(store.result(run_id(run)), row)

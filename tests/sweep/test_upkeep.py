@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from precisionlaws.cli import app
 from precisionlaws.config import ConfigError, build
+from precisionlaws.heldout import to_bytes
 from precisionlaws.overrides import option
 from precisionlaws.ptq.application import method_of
 from precisionlaws.ptq.base import eval_id
@@ -89,6 +91,8 @@ def damage(store: Store, run: str, what: str) -> Path:
         change = {"loss": {"loss": None}, "newer": {"schema": 2}, "another": {"run_id": "b"}, "lacks": {"N": None}}  # fmt: skip
         path = folder / "result.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change[what]))
+    elif what == "held-out losses":
+        (path := folder / "held_out.npy").write_bytes(to_bytes(np.array([[1.0, 2.0], [1.0, 2.5]])))
     elif what == "orphan":
         (folder / "result.json").unlink()
         path = point
@@ -102,7 +106,7 @@ def damage(store: Store, run: str, what: str) -> Path:
 
 @pytest.mark.parametrize(
     "what",
-    ["checkpoint", "no checkpoint", "trunk", "loss", "newer", "another", "lacks", "orphan", "row", "config", "curve", "point"],
+    ["checkpoint", "no checkpoint", "trunk", "loss", "newer", "another", "lacks", "orphan", "row", "config", "curve", "point", "held-out losses"],
 )  # fmt: skip
 def test_damage_is_named(store: Store, runs: list[RunConfig], what: str) -> None:
     path = damage(store, run_id(runs[0]), what)

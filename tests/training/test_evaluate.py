@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from precisionlaws.heldout import from_bytes, paired, to_bytes
 from precisionlaws.run import compose
 from precisionlaws.training.evaluate import Losses, evaluate, held_out
 from precisionlaws.training.state import model_of
@@ -47,3 +48,13 @@ def test_a_paired_difference_is_more_exact_than_its_parts() -> None:
     assert delta == pytest.approx(after.mean - before.mean)
     assert abs(delta - 0.01) < 4 * error
     assert error < before.standard_error / 50
+
+
+@pytest.mark.parametrize("documents", [None, np.arange(1000) // 37, np.zeros(1000)])
+def test_sums_by_document_are_enough_to_pair(documents: np.ndarray | None) -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(3, 0.5, 1000)
+    before = Losses(hard, documents)
+    after = Losses(hard + rng.normal(0.01, 0.005, 1000), documents)
+    kept = [from_bytes(to_bytes(losses.sums)) for losses in (before, after)]
+    assert paired(*kept) == pytest.approx(after.delta(before))
