@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precisionlaws.kernels import bench, ops, reference
+from precisionlaws.kernels import backend, bench, ops, reference
 
 ROUNDS = 21
 GOAL_PEAK, GOAL_COPY = 0.80, 0.90
@@ -58,7 +58,7 @@ def cpu(size: int) -> dict[str, Any]:
     return {
         "size": size,
         "threads": torch.get_num_threads(),
-        "backend": ops.backend("cpu"),
+        "backend": backend("cpu"),
         "ms": ms,
         "of_clone": {name: t / ms["clone"] for name, t in ms.items()},
         "goal_met": ms["ours, row"] < ms["torch.fake_quantize and absmax"],

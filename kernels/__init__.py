@@ -6,7 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from precisionlaws.kernels.ops import backend, fake_quantize
+    from precisionlaws.kernels.backends import backend
+    from precisionlaws.kernels.ops import fake_quantize
 
 __all__ = ["backend", "fake_quantize"]
 
@@ -14,6 +15,6 @@ __all__ = ["backend", "fake_quantize"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from precisionlaws.kernels import ops
+    from precisionlaws.kernels import backends, ops
 
-    return getattr(ops, name)
+    return getattr(backends if name == "backend" else ops, name)

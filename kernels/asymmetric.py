@@ -18,7 +18,7 @@ def fake_quantize(x: Tensor, n: float, group: int | None) -> Tensor:
 
     Raises: ValueError if the last axis is no multiple of `group`.
     """
-    return by_pieces(lambda part: rounded(part, *grid(part, n, group), n, group), x, group)
+    return by_pieces(lambda part, _: rounded(part, *grid(part, n, group), n, group), x, group)
 
 
 def grid(x: Tensor, n: float, group: int | None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precisionlaws.kernels import ops, reference
+from precisionlaws.kernels import backend, ops, reference
 
 GROUPS = {"row": 0, "group 128": 128, "group 16": 16, "tensor": None}  # 0: the last axis
 FLUSH = 512 * 2**20  # bytes: over any L2, and long enough to hide the launch that follows
@@ -74,7 +74,7 @@ def _timings(
         gb_s, copy_gb_s = passes * once / ms, 2 * once / copy_ms
         yield Timing(
             what=name,
-            backend=ops.backend(x.device),
+            backend=backend(x.device),
             dtype=str(x.dtype).removeprefix("torch."),
             size=x.shape[0],
             bits=bits,

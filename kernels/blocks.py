@@ -17,12 +17,11 @@ zeros; or at least 2^-6, with x times (1 / t) / b instead of divided, as torchao
 A NaN or an infinity makes its block NaN, and with it all that shares t.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from precisionlaws.kernels import numbers, reference
+from precisionlaws.kernels.philox import At, after, uniform_like
 from precisionlaws.kernels.pieces import by_pieces
 from precisionlaws.kernels.scaled import rounded
 
@@ -31,15 +30,18 @@ E2M1 = numbers.float_type(2, 1, "none")
 E4M3_TINY = 2.0**-6  # its smallest normal number
 
 
-def mx(x: Tensor, mantissa: int, least: int, largest: float, group: int) -> Tensor:
+def mx(
+    x: Tensor, mantissa: int, least: int, largest: float, group: int, at: At | None = None
+) -> Tensor:
     """Every value rounded to its block's grid: same shape and dtype as `x`.
 
+    at: rounds stochastically, by random numbers from there on.
     Raises: ValueError if the last axis is no multiple of `group`.
     """
 
-    def quantize(part: Tensor) -> Tensor:
+    def quantize(part: Tensor, first: int) -> Tensor:
         scales = mx_scales(part, largest, group)
-        return rounded(part, scales, mantissa, least, largest, group)
+        return rounded(part, scales, mantissa, least, largest, group, after(at, first))
 
     return by_pieces(quantize, x, group)
 
@@ -52,25 +54,19 @@ def mx_scales(x: Tensor, largest: float, group: int) -> Tensor:
     return numbers.power_of_two(exponent, most.dtype).masked_fill_(~most.isfinite(), torch.nan)
 
 
-def nvfp4(
-    x: Tensor,
-    group: int,
-    outer: int | None,
-    floored: bool,
-    draw: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
+def nvfp4(x: Tensor, group: int, outer: int | None, floored: bool, at: At | None = None) -> Tensor:
     """Every value rounded to its block's grid: same shape and dtype as `x`.
 
     outer: values per fp32 scale, None for the whole tensor, 0 for no such scale.
-    draw: numbers in [0, 1) for the values of a piece: rounds stochastically.
+    at: rounds stochastically, by random numbers from there on.
     Raises: ValueError if the last axis is no multiple of `group`.
     """
     whole = None if outer else nvfp4_outer(x, outer)
 
-    def quantize(part: Tensor) -> Tensor:
+    def quantize(part: Tensor, first: int) -> Tensor:
         t = nvfp4_outer(part, outer) if whole is None else whole
         b = nvfp4_scales(part, t, group, floored)
-        return nvfp4_rounded(part, b, t, group, floored, draw(part) if draw else None)
+        return nvfp4_rounded(part, b, t, group, floored, after(at, first))
 
     return by_pieces(quantize, x, group)
 
@@ -94,7 +90,7 @@ def nvfp4_scales(x: Tensor, t: Tensor, group: int, floored: bool) -> Tensor:
 
 
 def nvfp4_rounded(
-    x: Tensor, b: Tensor, t: Tensor, group: int, floored: bool, u: Tensor | None = None
+    x: Tensor, b: Tensor, t: Tensor, group: int, floored: bool, at: At | None = None
 ) -> Tensor:
     """`x` on the grids of given scales: same shape and dtype."""
     grouped = _blocked(x, group)
@@ -103,7 +99,10 @@ def nvfp4_rounded(
         v = grouped * ((1.0 / torch.where(t == 0, 1.0, t)) / b).unsqueeze(-1)
     else:
         v = grouped / torch.where(d == 0, 1.0, d)
-    y = numbers.nearest(v, *E2M1) if u is None else numbers.stochastic(v, u.view(v.shape), *E2M1)
+    if at is None:
+        y = numbers.nearest(v, *E2M1)
+    else:
+        y = numbers.stochastic(v, uniform_like(v, at).to(v.dtype), *E2M1)
     return y.mul_(d).view(x.shape).to(x.dtype)
 
 

@@ -9,77 +9,48 @@ the rounding and the product share one read and one write. Two layouts of work:
   those maxima itself and goes through the chunks backwards, because the end of the tensor is what the
   first pass left in the L2 cache. A maximum does not depend on order, so both are deterministic.
 
-Bit-identity rests on this: fp32 arithmetic; `div_rn`, since `/` compiles to an approximate division;
-no fusion of products into sums; ties to even; the maximum taken on the bits, where NaN is larger than
-infinity and so spoils its group. The backward pass is the identity (estimators.py): with an absmax scale
-nothing is clipped, no mask is stored, and no kernel is needed.
-
-Importing this module imports triton: ops.py does so late.
+On what bit-identity rests: device.py. The backward pass is the identity (estimators.py): with an absmax
+scale nothing is clipped, no mask is stored, and no kernel is needed. Other types: fake_types.py.
 """
 
 import contextlib
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.extra import libdevice
 
+from precisionlaws.kernels.device import (
+    HELD,
+    INTERPRETED,
+    INTERPRETED_TILE,
+    TILE,
+    checked,
+    constants,
+    held_rows,
+    held_shape,
+    load,
+    magnitude,
+    rint,
+    store,
+    within,
+)
 from precisionlaws.kernels.reference import check_group
 
-INTERPRETED = not isinstance(tl.max, triton.JITFunction)  # what TRITON_INTERPRET was at import
-HELD = 16384  # values of one scale that one program holds in registers
-TILE = 4096  # values per program, or per step of a loop: 32 per thread, 8 vector loads in flight
 PROGRAMS = 1024  # per scale in two passes; about what 132 multiprocessors run at once
-INTERPRETED_TILE = 1 << 20  # the interpreter's time is per program, not per value
 
 
 @triton.jit
-def _load(pointer, inside, INTERP: tl.constexpr):
-    x = tl.load(pointer, mask=inside, other=0.0)
-    if INTERP and x.dtype == tl.bfloat16:  # the interpreter casts bf16 subnormals wrongly
-        y = (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
-    else:
-        y = x.to(tl.float32)
-    return y
-
-
-@triton.jit
-def _store(pointer, y, inside, INTERP: tl.constexpr):
-    if INTERP and pointer.dtype.element_ty == tl.bfloat16:  # the interpreter truncates
-        bits = y.to(tl.uint32, bitcast=True)
-        even = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        even = tl.where((bits & 0x7FFFFFFF) > 0x7F800000, (bits >> 16) | 0x40, even)
-        tl.store(pointer, even.to(tl.uint16).to(tl.bfloat16, bitcast=True), mask=inside)
-    else:
-        tl.store(pointer, y.to(pointer.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _magnitude(x):
-    """|x| as an integer: ordered as |x| is, with NaN above infinity."""
-    return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-
-
-@triton.jit
-def _scale(magnitude, limit):
-    s = tl.div_rn(magnitude.to(tl.float32, bitcast=True), limit)
+def _scale(most, limit):
+    s = tl.div_rn(most.to(tl.float32, bitcast=True), limit)
     return tl.where(s == 0, 1.0, s)
 
 
 @triton.jit
 def _round(x, s, limit, INTERP: tl.constexpr):
     """clip(rint(x / s), -limit, limit) * s; all three of one shape."""
-    q = tl.div_rn(x, s)
-    if INTERP:  # has no libdevice; exact for |q| < 2^22, and keeps the sign of zero
-        whole = (tl.abs(q) + 12582912.0) - 12582912.0
-        sign = q.to(tl.int32, bitcast=True) & -2147483648
-        q = (whole.to(tl.int32, bitcast=True) | sign).to(tl.float32, bitcast=True)
-    else:
-        q = libdevice.rint(q)
-    # By default, clamp turns NaN into a bound. It is needed: a subnormal scale is so coarse that codes overflow.
-    return tl.clamp(q, -limit, limit, propagate_nan=tl.PropagateNan.ALL) * s
+    # The clip is needed: a subnormal scale is so coarse that codes overflow.
+    return within(rint(tl.div_rn(x, s), INTERP), limit) * s
 
 
 @triton.jit
@@ -101,14 +72,14 @@ def _held_kernel(
     offsets = rows[:, None] * N + columns[None, :]
     there = rows < tl.minimum(scales - first, ROWS).to(tl.int32)  # 64-bit masks cost registers
     inside = there[:, None] & (columns < N)[None, :]
-    x = _load(x_ptr + first * N + offsets, inside, INTERP)
+    x = load(x_ptr + first * N + offsets, inside, INTERP)
     if PER_MEMBER:
         top = tl.load(limit_ptr + (first + rows) // PER_MEMBER, mask=there, other=1.0)
     else:
         top = tl.full([ROWS], limit, tl.float32)
-    s = _scale(tl.max(_magnitude(x), axis=1), top)
+    s = _scale(tl.max(magnitude(x), axis=1), top)
     s, top = tl.broadcast_to(s[:, None], x.shape), tl.broadcast_to(top[:, None], x.shape)
-    _store(y_ptr + first * N + offsets, _round(x, s, top, INTERP), inside, INTERP)
+    store(y_ptr + first * N + offsets, _round(x, s, top, INTERP), inside, INTERP)
 
 
 @triton.jit
@@ -129,8 +100,8 @@ def _maxima_kernel(
     for step in range(STEPS):  # not to a tensor: the interpreter of 3.6 cannot, with numpy 2.4
         start = (step * programs + program) * size
         left = tl.minimum(n - start, TILE).to(tl.int32)  # 64-bit masks would spill
-        x = _load(row + start + columns, columns < left, INTERP)
-        largest = tl.maximum(largest, _magnitude(x))
+        x = load(row + start + columns, columns < left, INTERP)
+        largest = tl.maximum(largest, magnitude(x))
     tl.store(maxima_ptr + tl.program_id(0), tl.max(largest, axis=0))
 
 
@@ -164,8 +135,8 @@ def _values_kernel(
         start = ((STEPS - step) * programs - 1 - program) * size
         inside = columns < tl.minimum(n - start, TILE).to(tl.int32)
         at = scale.to(tl.int64) * n + start
-        x = _load(x_ptr + at + columns, inside, INTERP)
-        _store(y_ptr + at + columns, _round(x, s, top, INTERP), inside, INTERP)
+        x = load(x_ptr + at + columns, inside, INTERP)
+        store(y_ptr + at + columns, _round(x, s, top, INTERP), inside, INTERP)
 
 
 def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
@@ -173,10 +144,8 @@ def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor
 
     Raises: ValueError for another dtype, or if the last axis is no multiple of `group`.
     """
-    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise ValueError(f"Triton fake-quantizes fp32, fp16 and bf16, not {x.dtype}")
+    x = checked(x)
     check_group(x, group)
-    x = x.contiguous()
     y = torch.empty_like(x)
     if not x.numel():
         return y
@@ -198,33 +167,34 @@ def _launch_held(
     x: Tensor, y: Tensor, limits: Tensor, limit: float, n: int, scales: int, per_member: int
 ) -> None:
     block, rows, warps = held_shape(n)
-    if INTERPRETED:
-        rows = min(triton.next_power_of_2(scales), max(1, INTERPRETED_TILE // block))
+    rows = held_rows(rows, block, scales)
     fixed = constants(warps, N=n, PER_MEMBER=per_member, BLOCK=block, ROWS=rows)
     _held_kernel[(triton.cdiv(scales, rows),)](x, y, limits, scales, limit, **fixed)
-
-
-def held_shape(n: int) -> tuple[int, int, int]:
-    """(BLOCK, ROWS, warps) for scales of n values: 32 values per thread."""
-    block = triton.next_power_of_2(n)
-    return block, max(1, TILE // block), max(4, block // 1024)
 
 
 def _launch_two_passes(
     x: Tensor, y: Tensor, limits: Tensor, limit: float, n: int, scales: int, per_member: int
 ) -> None:
+    maxima, steps, tile = _chunks(x, n)
+    programs = maxima.shape[1]
+    most = triton.next_power_of_2(programs)
+    fixed = constants(4, PER_MEMBER=per_member, MAXIMA=most, STEPS=steps, TILE=tile)
+    grid = (scales * programs,)
+    _values_kernel[grid](x, y, maxima, limits, n, programs, limit, **fixed)
+
+
+def maxima(x: Tensor, n: int) -> Tensor:
+    """Bits of max|x| of every n values, NaN above infinity: int32. For n over HELD."""
+    return _chunks(x, n)[0].amax(1)
+
+
+def _chunks(x: Tensor, n: int) -> tuple[Tensor, int, int]:
+    """Bits of the maxima, (scales, programs), with the steps and the tile of each program."""
     tile = min(triton.next_power_of_2(n), INTERPRETED_TILE) if INTERPRETED else TILE
     tiles = triton.cdiv(n, tile)
     programs = min(PROGRAMS, tiles)
     steps = triton.cdiv(tiles, programs)
-    maxima = torch.empty(scales * programs, dtype=torch.int32, device=x.device)
-    grid = (scales * programs,)
+    maxima = torch.empty(x.numel() // n, programs, dtype=torch.int32, device=x.device)
+    grid = (maxima.numel(),)
     _maxima_kernel[grid](x, maxima, n, programs, **constants(4, STEPS=steps, TILE=tile))
-    most = triton.next_power_of_2(programs)
-    fixed = constants(4, PER_MEMBER=per_member, MAXIMA=most, STEPS=steps, TILE=tile)
-    _values_kernel[grid](x, y, maxima, limits, n, programs, limit, **fixed)
-
-
-def constants(warps: int, **fixed: int) -> dict[str, Any]:
-    """Compile-time arguments and options. Fusion is on by default in triton 3.6 to 3.9."""
-    return {**fixed, "INTERP": INTERPRETED, "num_warps": warps, "enable_fp_fusion": False}
+    return maxima, steps, tile

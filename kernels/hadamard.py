@@ -24,12 +24,16 @@ def block_of(length: int) -> int:
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: int) -> Tensor:
+        from precisionlaws.kernels import ops
+
         ctx.block = block
-        return _rotated(x, block)
+        return ops.rotated(x, block)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _rotated(grads[0], ctx.block), None
+        from precisionlaws.kernels import ops
+
+        return ops.rotated(grads[0], ctx.block), None
 
 
 def rotate(x: Tensor, block: int) -> Tensor:
@@ -43,7 +47,8 @@ def rotate(x: Tensor, block: int) -> Tensor:
     return _Rotate.apply(x, block)  # type: ignore[return-value]
 
 
-def _rotated(x: Tensor, block: int) -> Tensor:
+def rotated(x: Tensor, block: int) -> Tensor:
+    """The same without checks, in plain torch: what defines the result."""
     y = reference.computing(x).reshape(-1, block)
     half = 1
     while half < block:  # halves of every row meet, and sum and difference become neighbours

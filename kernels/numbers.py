@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 Type = tuple[int, int, float]  # mantissa, least, largest
+WIDE = 2.0**100  # beyond it, 1.5 * 2^23 steps may be more than fp32 holds
 
 
 def float_type(exponent: int, mantissa: int, specials: str) -> Type:
@@ -42,7 +43,7 @@ def int_type(q_max: int) -> Type:
 
 def nearest(x: Tensor, mantissa: int, least: int, largest: float) -> Tensor:
     """The nearest number of the type to each value: fresh, same shape and dtype."""
-    if largest > 2.0**100 and x.dtype == torch.float32:  # 1.5 * 2^23 steps would overflow
+    if largest > WIDE and x.dtype == torch.float32:
         return nearest(x.double(), mantissa, least, largest).float()
     v = x.clamp(-largest, largest)
     power, shift = _power(v, least), 1.5 * 2.0 ** (_digits(v) - mantissa)
@@ -59,6 +60,20 @@ def stochastic(x: Tensor, u: Tensor, mantissa: int, least: int, largest: float) 
     step = _power(v, least).mul_(2.0**-mantissa)
     y = (v.abs() / step).add_(u).floor_().mul_(step)
     return y.clamp_(max=largest).copysign_(v)
+
+
+def halves(x: Tensor, largest: float) -> Tensor:
+    """The nearest of ±1/2, ±3/2 .. ±largest: fresh, same shape and dtype. Whole numbers go away from zero,
+    so that Q(-x) = -Q(x)."""
+    return x.abs().floor_().add_(0.5).clamp_(max=largest).copysign_(x)
+
+
+def nearest_of(x: Tensor, largest: Tensor, low: Tensor, unit: Tensor) -> Tensor:
+    """`nearest` with a type per value, fp32: largest number, 2^least and 2^-mantissa in shapes that meet `x`."""
+    v = x.clamp(-largest, largest)
+    exponent = (v.view(torch.int32) & 0x7F800000).view(torch.float32)
+    shift = torch.maximum(exponent, low).mul_(unit * 1.5 * 2.0**23)
+    return (v + shift).sub_(shift).copysign_(v)
 
 
 def numbers(mantissa: int, least: int, largest: float) -> Tensor:

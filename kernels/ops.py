@@ -1,33 +1,21 @@
-"""Which code computes a kernel: decided here, by the device of the tensor and PRECISIONLAWS_KERNELS.
+"""Fake quantization by the backend in effect (backends.py): eager, traced or opaque.
 
-    auto       Triton for CUDA tensors where triton imports, plain torch otherwise; fp64 always in torch
-    torch      always kernels/reference.py
-    triton     Triton, or an error
-    interpret  Triton's interpreter, on a CPU: for tests; wants TRITON_INTERPRET=1 in the environment
-
-The variable is read once per process. All give the same bits, so a result does not depend on it; what
-was in effect is recorded all the same (`backend`). Triton is imported when a kernel is first asked for.
+Every function gives what its definition in plain torch gives, and raises what that raises, or what
+`backend` raises. Gradients: quant/estimators.py.
 """
 
-import functools
-import importlib.util
 import os
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from precisionlaws.kernels import reference
-
-VARIABLE = "PRECISIONLAWS_KERNELS"
-CHOICES = ("auto", "torch", "triton", "interpret")
+from precisionlaws.kernels import opaque
+from precisionlaws.kernels.backends import VARIABLE, kernel
+from precisionlaws.kernels.philox import At
 
 # Inductor makes one loop of the reference on a CPU, with the same bits (1.4 instead of 5 times a clone of
 # 2048²), but drops the rounding to bf16 between two quantizers, and divides approximately on a GPU.
 TRACED = os.environ.get(VARIABLE, "auto") in ("auto", "torch")
-
-FakeQuantize = Callable[[Tensor, float | Tensor, int | None], Tensor]
 
 
 def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
@@ -35,108 +23,85 @@ def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor
 
     Raises: ValueError if the last axis is no multiple of `group`, or as `backend`.
     """
-    if torch.compiler.is_compiling():
-        if TRACED and x.is_cpu and x.dtype == torch.float32:
-            return reference.fake_quantize(x, q_max, group)
+    if torch.compiler.is_compiling() and not _traced(x):
         members = q_max if isinstance(q_max, Tensor) else None
-        return fake_quant_int(x, 0.0 if members is not None else float(q_max), group, members)
-    device = "cpu" if x.is_cpu else x.device.type  # 0.4 us faster than x.device.type
-    return _implementation(device)(x, q_max, group)
+        return opaque.fake_quant_int(
+            x, 0.0 if members is not None else float(q_max), group, members
+        )
+    return kernel("int", x)(x, q_max, group)
 
 
-def backend(device: str | torch.device) -> str:
-    """What computes on a device: "torch", "triton" or "interpret".
-
-    Raises: ValueError if what PRECISIONLAWS_KERNELS asks for is unknown or cannot be had.
-    """
-    return _backend(torch.device(device).type)
-
-
-@torch.library.custom_op("precisionlaws::fake_quant_int", mutates_args=())
-def fake_quant_int(
-    x: Tensor, q_max: float, group: int | None, members: Tensor | None = None
+def to_type(
+    x: Tensor, mantissa: int, least: int, largest: float, group: int | None, at: At | None = None
 ) -> Tensor:
-    """The same, opaque to torch.compile: where tracing would not keep the bits of eager mode.
-
-    members: q_max per member; `q_max` is not used then.
-    """
-    return _implementation(x.device.type)(x, q_max if members is None else members, group)
-
-
-@fake_quant_int.register_fake
-def _(x: Tensor, q_max: float, group: int | None, members: Tensor | None = None) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    """`scaled.fake_quantize`. Raises: as `fake_quantize`."""
+    if torch.compiler.is_compiling() and not _traced(x):
+        return opaque.fake_quant_type(x, mantissa, least, largest, group, _listed(at))
+    return kernel("type", x)(x, mantissa, least, largest, group, at)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-    return grad, None, None, None  # straight through: quant/estimators.py
+def to_types(x: Tensor, types: Tensor, group: int | None) -> Tensor:
+    """`scaled.fake_quantize_members`. Raises: as `fake_quantize`."""
+    if torch.compiler.is_compiling() and not _traced(x):
+        return opaque.fake_quant_members(x, types, group)
+    return kernel("members", x)(x, types, group)
 
 
-fake_quant_int.register_autograd(_backward)
+def rounded(
+    x: Tensor, s: Tensor, mantissa: int, least: int, largest: float, group: int | None,
+    at: At | None = None, midrise: bool = False,
+) -> Tensor:  # fmt: skip
+    """`scaled.rounded`. Raises: as `fake_quantize`."""
+    if torch.compiler.is_compiling() and not _traced(x):
+        return opaque.fake_quant_given(x, s, mantissa, least, largest, group, _listed(at), midrise)
+    return kernel("rounded", x)(x, s, mantissa, least, largest, group, at, midrise)
 
 
-@functools.cache  # looked up on every call: 0.1 us against 15 us for the smallest tensor
-def _implementation(device: str) -> FakeQuantize:
-    if _backend(device) == "torch":
-        return reference.fake_quantize
-    from precisionlaws.kernels import fake_quant
-
-    if _asked() != "auto":
-        return fake_quant.fake_quantize
-    return _but_fp64(fake_quant.fake_quantize)
-
-
-def _but_fp64(kernel: FakeQuantize) -> FakeQuantize:
-    """fp64 is for checks of the mathematics, which the reference defines."""
-
-    def run(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
-        chosen = reference.fake_quantize if x.dtype == torch.float64 else kernel
-        return chosen(x, q_max, group)
-
-    return run
-
-
-@functools.cache
-def _backend(device: str) -> str:
-    asked = _asked()
-    if asked == "torch" or (asked == "auto" and (device != "cuda" or not _has_triton())):
-        return "torch"
-    if not _has_triton():
-        raise ValueError(f"{VARIABLE}={asked}, but triton is not installed; pip install triton")
-    interpreted = _interpreted()
-    if asked == "interpret":
-        if not interpreted:
-            raise ValueError(
-                f"{VARIABLE}=interpret, but triton was imported without its interpreter; "
-                "set TRITON_INTERPRET=1 in the environment before Python starts"
-            )
-        return "interpret"
-    if interpreted:
-        raise ValueError(
-            f"{VARIABLE}={asked}, but TRITON_INTERPRET is set, which would run GPU kernels in Python; "
-            f"unset it, or set {VARIABLE}=interpret"
+def rounded_within(
+    x: Tensor, s: Tensor, mantissa: int, least: int, largest: float, group: int | None, bound: float,
+    at: At | None = None, midrise: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`scaled.rounded_within`. Raises: as `fake_quantize`."""
+    if torch.compiler.is_compiling() and not _traced(x):
+        return opaque.fake_quant_within(
+            x, s, mantissa, least, largest, group, bound, _listed(at), midrise
         )
-    if device != "cuda":
-        missing = "this tensor is on" if torch.cuda.is_available() else "torch sees no GPU, only"
-        raise ValueError(
-            f"{VARIABLE}=triton, but {missing} {device}; use {VARIABLE}=auto, or a CUDA device"
-        )
-    return "triton"
+    return kernel("within", x)(x, s, mantissa, least, largest, group, bound, at, midrise)
 
 
-def _asked() -> str:
-    asked = os.environ.get(VARIABLE, "auto")
-    if asked not in CHOICES:
-        raise ValueError(f"{VARIABLE} must be one of {', '.join(CHOICES)}, got {asked}")
-    return asked
+def asymmetric(x: Tensor, n: float, group: int | None) -> Tensor:
+    """`asymmetric.fake_quantize`. Raises: as `fake_quantize`."""
+    if torch.compiler.is_compiling() and not _traced(x):
+        return opaque.fake_quant_asymmetric(x, float(n), group)
+    return kernel("asymmetric", x)(x, n, group)
 
 
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def mx(
+    x: Tensor, mantissa: int, least: int, largest: float, group: int, at: At | None = None
+) -> Tensor:
+    """`blocks.mx`. Raises: as `fake_quantize`."""
+    if torch.compiler.is_compiling() and not _traced(x):
+        return opaque.fake_quant_mx(x, mantissa, least, largest, group, _listed(at))
+    return kernel("mx", x)(x, mantissa, least, largest, group, at)
 
 
-def _interpreted() -> bool:
-    """Fixed when triton is imported, whatever the variable says later."""
-    from precisionlaws.kernels import fake_quant
+def nvfp4(x: Tensor, group: int, outer: int | None, floored: bool, at: At | None = None) -> Tensor:
+    """`blocks.nvfp4`. Raises: as `fake_quantize`."""
+    if torch.compiler.is_compiling() and not _traced(x):
+        return opaque.fake_quant_nvfp4(x, group, outer, floored, _listed(at))
+    return kernel("nvfp4", x)(x, group, outer, floored, at)
 
-    return fake_quant.INTERPRETED
+
+def rotated(x: Tensor, block: int) -> Tensor:
+    """`hadamard.rotated`."""
+    if torch.compiler.is_compiling() and not _traced(x):
+        return opaque.hadamard_rotate(x, block)
+    return kernel("rotated", x)(x, block)
+
+
+def _traced(x: Tensor) -> bool:
+    return TRACED and x.is_cpu and x.dtype == torch.float32
+
+
+def _listed(at: At | None) -> list[int] | None:
+    return None if at is None else list(at)

@@ -7,6 +7,7 @@ Position i is word i % 4 of the block of key (seed's low and high half) and coun
 import torch
 from torch import Tensor
 
+At = tuple[int, int]  # seed, and position of the first value of a tensor
 LOW = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -36,3 +37,13 @@ def uniform(seed: int, first: int, count: int, device: torch.device) -> Tensor:
         counters = torch.arange(low, min(low + step, stop), device=device)
         u[low - start : low - start + step] = blocks(seed, counters) >> 8
     return u.mul_(2.0**-24).view(-1)[first - 4 * start :][:count]
+
+
+def uniform_like(x: Tensor, at: At) -> Tensor:
+    """u in [0, 1), fp32, for the values of `x` in order."""
+    return uniform(*at, x.numel(), x.device).view(x.shape)
+
+
+def after(at: At | None, values: int) -> At | None:
+    """So many values later in a tensor."""
+    return None if at is None else (at[0], at[1] + values)

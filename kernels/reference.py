@@ -34,7 +34,7 @@ def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor
     """
     if isinstance(q_max, Tensor):
         return _fake_quantize(x, q_max, group)
-    return by_pieces(lambda part: _fake_quantize(part, q_max, group), x, group)
+    return by_pieces(lambda part, _: _fake_quantize(part, q_max, group), x, group)
 
 
 def _fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from precisionlaws.kernels import reference
 
 Map = Callable[[Tensor], Tensor]
+Masked = Callable[[Tensor], tuple[Tensor, Tensor]]  # values, and where their gradient passes
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -32,13 +33,14 @@ class _StraightThrough(torch.autograd.Function):
 
 class _Within(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, quantize: Map, within: Map) -> Tensor:
-        ctx.save_for_backward(within(x))
-        return quantize(x)
+    def forward(ctx: Any, x: Tensor, quantize: Masked) -> Tensor:
+        y, mask = quantize(x)
+        ctx.save_for_backward(mask)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return grads[0] * ctx.saved_tensors[0], None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.saved_tensors[0], None
 
 
 class _LearnedScale(torch.autograd.Function):
@@ -67,9 +69,9 @@ def straight_through(quantize: Map, unrecorded: Map | None = None) -> Map:
     return _estimator(lambda x: _StraightThrough.apply(x, quantize), unrecorded or quantize)
 
 
-def within(quantize: Map, inside: Map, unrecorded: Map | None = None) -> Map:
-    """`quantize`, with the gradient of the identity where `inside` is true, and 0 elsewhere."""
-    return _estimator(lambda x: _Within.apply(x, quantize, inside), unrecorded or quantize)
+def within(quantize: Masked, unrecorded: Map) -> Map:
+    """The values of `quantize`, with the gradient of the identity where its mask is true, and 0 elsewhere."""
+    return _estimator(lambda x: _Within.apply(x, quantize), unrecorded)
 
 
 def _estimator(recorded: Callable[[Tensor], Any], unrecorded: Map) -> Map:
@@ -79,12 +81,6 @@ def _estimator(recorded: Callable[[Tensor], Any], unrecorded: Map) -> Map:
         return unrecorded(x)
 
     return apply
-
-
-def inside(x: Tensor, s: Tensor, bound: float, group: int | None) -> Tensor:
-    """Whether |x| <= bound * s, in the shape of `x`."""
-    grouped = reference.split(reference.computing(x), group)
-    return (grouped.abs() <= bound * s.unsqueeze(-1)).view(x.shape)
 
 
 def learned_scale(

@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from precisionlaws.kernels.philox import At
 
 
 @dataclass
@@ -25,24 +25,9 @@ class Noise:
     name: str = ""
     at: tuple[int, int] = (0, 0)  # step of the last call, calls in that step
 
-    def draw(self) -> "Draw":
-        """Numbers for the next tensor."""
+    def draw(self) -> "At":
+        """Where the numbers of the next tensor are."""
         step = self.clock.step
         self.at = (step, self.at[1] + 1 if self.at[0] == step else 1)
         text = f"{self.clock.seed}/{self.name}/{step}/{self.at[1]}"
-        return Draw(int.from_bytes(sha256(text.encode()).digest()[:8], "little"))
-
-
-@dataclass
-class Draw:
-    """Numbers of one tensor, in order, however many pieces it is quantized in."""
-
-    seed: int
-    used: int = 0
-
-    def __call__(self, x: "Tensor") -> "Tensor":
-        """u in [0, 1) for the next values."""
-        from precisionlaws.kernels import philox
-
-        first, self.used = self.used, self.used + x.numel()
-        return philox.uniform(self.seed, first, x.numel(), x.device).view(x.shape)
+        return int.from_bytes(sha256(text.encode()).digest()[:8], "little", signed=True), 0

@@ -1,4 +1,4 @@
-"""Runs interpreted.py in a process whose triton interprets."""
+"""Runs interpreted*.py in a process whose triton interprets."""
 
 import os
 import subprocess
@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 
 
+@pytest.mark.parametrize("name", ["interpreted.py", "interpreted_types.py"])
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_triton_interpreted_equals_the_reference(marked: str) -> None:
-    file = Path(__file__).with_name("interpreted.py")
+def test_triton_interpreted_equals_the_reference(marked: str, name: str) -> None:
+    file = Path(__file__).with_name(name)
     environment = {
         **os.environ,
         "TRITON_INTERPRET": "1",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from precisionlaws.config import ConfigError
-from precisionlaws.quant.formats.scaled import Scaled
+from precisionlaws.quant.formats.scaled import Scaled, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,21 +57,10 @@ class Int(Scaled):
         import torch
 
         from precisionlaws import kernels
-        from precisionlaws.quant.estimators import straight_through
 
         limits = torch.tensor([1.0 if f.off else float(f._q_max) for f in members])  # type: ignore[attr-defined]
-        on, some_off = torch.tensor([not f.off for f in members]), any(f.off for f in members)
-        here: dict[torch.device, tuple[Tensor, Tensor]] = {}  # a copy to a GPU per call is slow
         length, fake_quantize = self.length, kernels.fake_quantize
-
-        def quantize(x: "Tensor") -> "Tensor":
-            if x.device not in here:
-                here[x.device] = limits.to(x.device), on.to(x.device)
-            q_max, mask = here[x.device]
-            y = fake_quantize(x, q_max, length(x))
-            return torch.where(mask.view(-1, *[1] * (x.dim() - 1)), y, x) if some_off else y
-
-        return straight_through(quantize)
+        return together(members, limits, lambda x, q_max: fake_quantize(x, q_max, length(x)))
 
     @property
     def _q_max(self) -> int:

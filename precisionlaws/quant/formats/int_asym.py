@@ -45,13 +45,13 @@ class IntAsym(Grouped):
         return asymmetric.rounded(x, s, z, self._codes, self.length(x))
 
     def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
-        from precisionlaws.kernels import asymmetric
+        from precisionlaws.kernels import ops
         from precisionlaws.quant.estimators import straight_through
 
         if self.off:
             return lambda x: x
         codes, length = self._codes, self.length
-        return straight_through(lambda x: asymmetric.fake_quantize(x, codes, length(x)))
+        return straight_through(lambda x: ops.asymmetric(x, codes, length(x)))
 
     @property
     def _codes(self) -> int:

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from precisionlaws.kernels.numbers import Type
-    from precisionlaws.quant.noise import Draw
 
 
 @dataclass(frozen=True, kw_only=True)
 class Midrise(Scaled):
-    """±s/2, ±3s/2 ...: all 2^b codes, and balanced. Definition: kernels/midrise.py."""
+    """±s/2, ±3s/2 ...: all 2^b codes, and balanced. Definition: kernels/scaled.py."""
 
     SHORT: ClassVar[str] = "midrise"
+    MIDRISE: ClassVar[bool] = True
     bits: int  # 1 to 8; 16 = off
 
     def rules(self) -> None:
@@ -39,8 +39,3 @@ class Midrise(Scaled):
 
     def scales(self, x: "Tensor") -> "Tensor":
         return self.raw_scales(x)  # 0 for zeros, which no other scale keeps
-
-    def rounded(self, x: "Tensor", scales: "Tensor", draw: "Draw | None" = None) -> "Tensor":
-        from precisionlaws.kernels import midrise
-
-        return midrise.rounded(x, scales, self.largest, self.length(x))

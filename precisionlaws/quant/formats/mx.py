@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from precisionlaws.kernels.numbers import Type
-    from precisionlaws.quant.noise import Draw, Noise
+    from precisionlaws.quant.noise import Noise
 
 ELEMENTS = {  # exponent bits, mantissa bits, what the top codes mean
     "e4m3": (4, 3, "nan"),
@@ -63,27 +63,21 @@ class Mx(Format):
         return blocks.mx_scales(x, self.type()[2], self.group)
 
     def round(self, x: "Tensor", scales: "Tensor") -> "Tensor":
-        return self._rounded(x, scales)
+        from precisionlaws.kernels import ops
 
-    def _rounded(self, x: "Tensor", scales: "Tensor", draw: "Draw | None" = None) -> "Tensor":
-        from precisionlaws.kernels import scaled
-
-        u = None if draw is None else draw(x)
-        return scaled.rounded(x, scales, *self.type(), self.group, u)
+        return ops.rounded(x, scales, *self.type(), self.group)
 
     def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
-        from precisionlaws.kernels import blocks
-        from precisionlaws.kernels.pieces import by_pieces
+        from precisionlaws.kernels import ops
         from precisionlaws.quant.estimators import straight_through
         from precisionlaws.quant.noise import Noise
 
         numbers, group, source = self.type(), self.group, noise or Noise()
 
         def nearest(x: "Tensor") -> "Tensor":
-            return blocks.mx(x, *numbers, group)
+            return ops.mx(x, *numbers, group)
 
         def stochastic(x: "Tensor") -> "Tensor":
-            draw = source.draw()
-            return by_pieces(lambda p: self._rounded(p, self.scales(p), draw), x, group)
+            return ops.mx(x, *numbers, group, source.draw())
 
         return straight_through(nearest if self.rounding == "nearest" else stochastic, nearest)

@@ -64,7 +64,7 @@ class Nvfp4(Format):
         return blocks.nvfp4_rounded(x, b, t, self.group, self.scale == "torchao")
 
     def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
-        from precisionlaws.kernels import blocks
+        from precisionlaws.kernels import ops
         from precisionlaws.quant.estimators import straight_through
         from precisionlaws.quant.noise import Noise
 
@@ -72,10 +72,10 @@ class Nvfp4(Format):
         source = noise or Noise()
 
         def nearest(x: "Tensor") -> "Tensor":
-            return blocks.nvfp4(x, group, outer(x), floored)
+            return ops.nvfp4(x, group, outer(x), floored)
 
         def stochastic(x: "Tensor") -> "Tensor":
-            return blocks.nvfp4(x, group, outer(x), floored, source.draw())
+            return ops.nvfp4(x, group, outer(x), floored, source.draw())
 
         return straight_through(nearest if self.rounding == "nearest" else stochastic, nearest)
 

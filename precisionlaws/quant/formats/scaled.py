@@ -4,18 +4,19 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from precisionlaws.config import ConfigError, neutral, ranged
 from precisionlaws.quant.formats.base import SCALE_BITS, Format, group_fits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
     from precisionlaws.kernels.numbers import Type
-    from precisionlaws.quant.noise import Draw, Noise
+    from precisionlaws.kernels.philox import At
+    from precisionlaws.quant.noise import Noise
 
 Granularity = Literal["tensor", "row", "group"]
 Scale = Literal["absmax", "absmean", "gaussian", "mse", "power_of_two", "learned"]
@@ -62,6 +63,7 @@ class Grouped(Format):
 class Scaled(Grouped):
     """Numbers of a type, times a scale by one of the rules of kernels/scales.py."""
 
+    MIDRISE: ClassVar[bool] = False
     scale: Scale
     estimator: Estimator
     rounding: Rounding = neutral("nearest")
@@ -145,45 +147,71 @@ class Scaled(Grouped):
     def round(self, x: "Tensor", scales: "Tensor") -> "Tensor":
         return self.rounded(x, scales)
 
-    def rounded(self, x: "Tensor", scales: "Tensor", draw: "Draw | None" = None) -> "Tensor":
-        """draw: rounds stochastically, with its numbers."""
-        from precisionlaws.kernels import scaled
+    def rounded(self, x: "Tensor", scales: "Tensor", at: "At | None" = None) -> "Tensor":
+        """at: rounds stochastically, by the numbers from there on."""
+        from precisionlaws.kernels import ops
 
-        u = None if draw is None else draw(x)
-        return scaled.rounded(x, scales, *self.type(), self.length(x), u)
+        return ops.rounded(x, scales, *self.type(), self.length(x), at, self.MIDRISE)
 
-    def quantized(self, x: "Tensor", draw: "Draw | None" = None) -> "Tensor":
+    def quantized(self, x: "Tensor", at: "At | None" = None) -> "Tensor":
         """`x` under its own scales, without a gradient."""
+        from precisionlaws.kernels import ops
+        from precisionlaws.kernels.philox import after
         from precisionlaws.kernels.pieces import by_pieces
 
-        def quantize(part: "Tensor") -> "Tensor":
-            return self.rounded(part, self.scales(part), draw)
+        def quantize(part: "Tensor", first: int) -> "Tensor":
+            return self.rounded(part, self.scales(part), after(at, first))
 
+        if self.scale == "absmax" and not self.MIDRISE:
+            return ops.to_type(x, *self.type(), self.length(x), at)
         return by_pieces(quantize, x, self.length(x))
+
+    def masked(self, x: "Tensor", at: "At | None" = None) -> "tuple[Tensor, Tensor]":
+        """The same, and where its gradient passes."""
+        from precisionlaws.kernels import ops
+
+        return ops.rounded_within(
+            x, self.scales(x), *self.type(), self.length(x), self.bound, at, self.MIDRISE
+        )
 
     def quantizer(self, noise: "Noise | None" = None) -> "Callable[[Tensor], Tensor]":
         from precisionlaws.quant import estimators
+        from precisionlaws.quant.noise import Noise
 
         if self.off:
             return lambda x: x
         if self.scale == "learned":
             return lambda x: self.learned(x, self.scales(x.detach()))
-        nearest = quantize = self.quantized
-        if self.rounding == "stochastic":
-            quantize = self.stochastic(noise)
+        if self.scale == "gaussian":
+            _ = self.gaussian_step  # searched for now: torch.compile could not
+        source = noise or Noise()
+        draw = source.draw if self.rounding == "stochastic" else lambda: None
         if self.estimator == "ste" or self.scale in CLIPS_NOTHING:
-            return estimators.straight_through(quantize, nearest)
-        return estimators.within(
-            quantize,
-            lambda x: estimators.inside(x, self.scales(x), self.bound, self.length(x)),
-            nearest,
+            return estimators.straight_through(lambda x: self.quantized(x, draw()), self.quantized)
+        return estimators.within(lambda x: self.masked(x, draw()), self.quantized)
+
+    def stacked(self, members: "Sequence[Format]") -> "Callable[[Tensor], Tensor]":
+        """Types that differ are rounded to at once, under absmax scales."""
+        on = [f for f in members if not f.off]
+        if self.scale != "absmax" or self.rounding != "nearest" or not all(map(self.pairs, on)):
+            return super().stacked(members)
+        from precisionlaws.kernels import ops, scaled
+
+        kinds = [(self if f.off else f).type() for f in members]  # type: ignore[attr-defined]
+        length = self.length
+        return together(
+            members, scaled.table(kinds), lambda x, types: ops.to_types(x, types, length(x))
         )
 
-    def stochastic(self, noise: "Noise | None") -> "Callable[[Tensor], Tensor]":
-        from precisionlaws.quant.noise import Noise
+    def pairs(self, other: Format) -> bool:
+        """Whether they differ in their types alone, and both fit in a table of them."""
+        from precisionlaws.kernels.numbers import WIDE
 
-        source = noise or Noise()
-        return lambda x: self.quantized(x, source.draw())
+        if not isinstance(other, Scaled) or self.MIDRISE or other.MIDRISE:
+            return False
+        fields = ("granularity", "group", "scale", "rounding")
+        same = all(getattr(self, f) == getattr(other, f) for f in fields)
+        return same and max(self.largest, other.largest) < WIDE
 
     def learned(self, x: "Tensor", scales: "Tensor") -> "Tensor":
         """`x` under learned scales, with gradients of both."""
@@ -194,3 +222,24 @@ class Scaled(Grouped):
         return estimators.learned_scale(
             x, scales, lambda v: numbers.nearest(v, *kind), -largest, largest, group
         )
+
+
+def together(
+    members: "Sequence[Format]", numbers: "Tensor", quantize: "Callable[[Tensor, Tensor], Tensor]"
+) -> "Callable[[Tensor], Tensor]":
+    """(E, ...) -> quantize(x, numbers), members that are off unchanged. numbers: (E, ...), of each member."""
+    import torch
+
+    from precisionlaws.quant.estimators import straight_through
+
+    on, some_off = torch.tensor([not f.off for f in members]), any(f.off for f in members)
+    here: dict[torch.device, tuple[Tensor, Tensor]] = {}  # a copy to a GPU per call is slow
+
+    def rounded(x: "Tensor") -> "Tensor":
+        if x.device not in here:
+            here[x.device] = numbers.to(x.device), on.to(x.device)
+        own, mask = here[x.device]
+        y = quantize(x, own)
+        return torch.where(mask.view(-1, *[1] * (x.dim() - 1)), y, x) if some_off else y
+
+    return straight_through(rounded)
