@@ -224,7 +224,8 @@ def listed(folder: str | Path) -> set[str]:
 def load(
     path: str | Path, columns: Mapping[str, str] | None = None, table: str | None = None
 ) -> "pd.DataFrame":
-    """A store, CSV, parquet or JSON file as one frame: a row per point, columns as in `COLUMNS`, then dotted ones.
+    """A store, CSV, parquet, JSON file or `pkg:NAME` as one frame: a row per point, columns as in `COLUMNS`,
+    then dotted ones.
 
     columns: {frame name: name in the file, or arithmetic of columns}. table: the recipe of a known public
     table (conf/table). Columns that a file lacks take their neutral value, except those without one (N, D,
@@ -232,7 +233,7 @@ def load(
     Raises: ConfigError when there is nothing to read.
     """
 
-    from precisionlaws import tables
+    from precisionlaws import datasets, tables
 
     path = Path(path)
     known = tables.recipe(table) if table else None
@@ -242,6 +243,8 @@ def load(
         frame = cached.frame(Store(path))
         if frame.empty:
             raise ConfigError(f"store {str(path)!r} holds no finished run")
+    elif datasets.is_name(path):
+        frame = datasets.frame(str(path))
     elif known and not path.exists():
         raise ConfigError(f"{str(path)!r} does not exist; {known.where_to_get()}")
     else:

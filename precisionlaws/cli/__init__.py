@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from precisionlaws.cli import bench, config, fit, jobs, plan, plot, quantize, runs, sweep, train
+from precisionlaws.cli import (
+    bench,
+    config,
+    doctor,
+    fit,
+    jobs,
+    plan,
+    plot,
+    quantize,
+    runs,
+    sweep,
+    train,
+)
 from precisionlaws.cli.shared import printable
 
 app = typer.Typer(
@@ -19,9 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Precision scaling laws: train small models at 3-16 bits, fit the law, plan N, D and bits.",
 )
-for module in (train, sweep, quantize, fit, plan, plot):
+for module in (train, sweep, quantize, fit, plan, plot, doctor):
     name = module.__name__.rpartition(".")[2]
-    app.command(name, no_args_is_help=module is not train)(module.command)
+    app.command(name, no_args_is_help=module not in (train, doctor))(module.command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(config.app, name="config")
