@@ -55,6 +55,7 @@ class RunConfig(Spec):
             if isinstance(value, (str, float)) or (type(value) is int and value < 1):
                 object.__setattr__(self, name, value if value == "???" else count(value, name))
         super().__post_init__()
+        object.__setattr__(self, "lr_schedule", self.lr_schedule.resolved(type(self.model)))
 
     def rules(self) -> None:
         if self.batch % self.data.context:
@@ -111,7 +112,7 @@ class RunConfig(Spec):
     @functools.cached_property
     def optimizer(self) -> Optim:
         """`optim` with its rules replaced by numbers."""
-        return self.optim.resolved(self.N, self.size.width, self.batch)
+        return self.optim.resolved(self.N, self.size.width, self.batch, type(self.model))
 
     @functools.cached_property
     def shape_key(self) -> str:

@@ -33,9 +33,16 @@ class Size(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Spec):
-    """Base of `conf/model`."""
+    """Base of `conf/model`.
+
+    objective: `causal` (the next token) or `masked` (tokens that are hidden, training/objectives.py).
+    LR_FACTOR: its best rate over that of a Llama, by measurement. NORMALIZES: its matrices, after every
+    step, so that it needs neither weight decay nor warm-up.
+    """
 
     objective: ClassVar[str] = "causal"
+    LR_FACTOR: ClassVar[float] = 1.0
+    NORMALIZES: ClassVar[bool] = False
 
     @property
     def one_table(self) -> bool:

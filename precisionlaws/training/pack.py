@@ -79,7 +79,7 @@ class Update:
     """One optimizer step of all members, on rows (E, parameters of one member).
 
     The optimizer of the runs, at rate 1 and without decay, turns gradients into directions; rate, decay
-    and clipping are each member's own. Right where `Optim.ELEMENTWISE`.
+    and clipping are each member's own. Right where `Optim.elementwise`.
     """
 
     def __init__(
@@ -106,8 +106,11 @@ class Update:
             start = stop
 
     @torch.no_grad()
-    def __call__(self, factor: float) -> Tensor:
-        """Step with the gradients of the parameters, which are used up; their norms (E,) before clipping."""
+    def __call__(self, factor: float, idle: bool = False) -> Tensor:
+        """Step with the gradients of the parameters, which are used up; their norms (E,) before clipping.
+
+        idle: nothing moves; the optimizer only begins to remember.
+        """
         gradients = self.join(p.grad for p in self.parameters)
         norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         gradients.mul_((self.clip / (norms + 1e-6)).clamp_(max=1.0))
@@ -118,7 +121,7 @@ class Update:
             self.link()
         rate = self.peak * factor
         new = self.join(self.parameters)
-        for columns, decay in self.decays:
+        for columns, decay in () if idle else self.decays:
             new[:, columns].mul_(1 - rate * decay)
         new.addcmul_(self.rows, rate)
         for p, part in zip(self.parameters, self.split(new), strict=True):
@@ -195,8 +198,8 @@ def advance(
     start = time.perf_counter()
     while pack.step < to:
         losses = backward(pack, pack.batch())
-        now = factor(pack.step)
-        rows.append((pack.step, now, losses, pack.update(now)))
+        now, idle = factor(pack.step), pack.step < pack.runs[0].optim.IDLE
+        rows.append((pack.step, now, losses, pack.update(now, idle)))
         pack.step += 1
         due = pack.step % loop.FLUSH == 0 or time.perf_counter() - start > loop.LOOK_SECONDS
         if due or pack.step == to:

@@ -32,7 +32,7 @@ def lane(run: RunConfig, micro_batch: int | None = None) -> int:
 
 def obstacle(run: RunConfig, micro_batch: int | None = None) -> str:
     """Why a run cannot be trained in a pack; '' if it can."""
-    if not run.optim.ELEMENTWISE:
+    if not run.optimizer.elementwise:
         return f"steps of optim={run.optim.SHORT} are not elementwise"
     quant = run.quant
     if quant.rotated or quant.start or not quant.gradients.off:

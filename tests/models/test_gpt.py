@@ -14,7 +14,7 @@ from precisionlaws.config import ConfigError, build
 from precisionlaws.models.base import Size
 from precisionlaws.models.gpt import Gpt
 from precisionlaws.models.parts import Decoder, LayerNorm, initialize, linears, stack
-from precisionlaws.optim.adamw import split
+from precisionlaws.optim.base import split
 from precisionlaws.overrides import option
 from precisionlaws.quant import attach, fake_quantize
 from precisionlaws.quant.formats.int import Int

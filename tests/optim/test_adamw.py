@@ -39,7 +39,7 @@ def test_rule_for_the_learning_rate() -> None:
     assert rate(1, 48, 1024) == float(f"{rate(1, 16, 1024) / 3:.6g}")
     assert rate(1, 48, 1024) == rate(10**6, 48, 4096)  # up to 1M the width alone decides
     assert adamw(lr=0.5).resolved(1, 48, 1024).lr == 0.5
-    assert replace(adamw().resolved(1, 48, 1024), lr=None) == adamw()
+    assert replace(adamw().resolved(1, 48, 1024), lr=None, weight_decay=None) == adamw()
 
 
 def rate(N: int, width: int, batch: int) -> float:

@@ -84,5 +84,5 @@ def test_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
         ["quant=qat", "quant.start=0.5"],
     ):
         assert "for runs by themselves" in obstacle(made(*more))
-    monkeypatch.setattr(type(run.optim), "ELEMENTWISE", False)
+    monkeypatch.setattr(type(run.optim), "elementwise", False)
     assert obstacle(run) == "steps of optim=adamw are not elementwise"

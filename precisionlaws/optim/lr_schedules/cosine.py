@@ -16,17 +16,17 @@ from precisionlaws.optim.base import LrSchedule
 @dataclass(frozen=True, kw_only=True)
 class Cosine(LrSchedule):
     SHORT: ClassVar[str] = "cosine"
-    warmup: float = ranged(0)  # below 1: fraction of the steps; from 1: steps
+    warmup: float | None = ranged(0)  # below 1: fraction of the steps; from 1: steps; null: the rule
     floor: float = ranged(0, 1)  # fraction of the peak that is left at the end
 
     def rules(self) -> None:
-        if self.warmup >= 1 and not self.warmup.is_integer():
+        if self.warmup is not None and self.warmup >= 1 and not self.warmup.is_integer():
             raise ConfigError(
                 f"warmup must be a fraction below 1 or a whole number of steps, got {self.warmup}"
             )
 
     def warmup_steps(self, steps: int) -> int:
-        return int(self.warmup) if self.warmup >= 1 else round(self.warmup * steps)
+        return int(self.ramp) if self.ramp >= 1 else round(self.ramp * steps)
 
     def decay_start(self, steps: int) -> int:
         return 0  # nothing is independent of the number of steps

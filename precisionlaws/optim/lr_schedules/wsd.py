@@ -16,7 +16,7 @@ from precisionlaws.optim.base import LrSchedule
 class Wsd(LrSchedule):
     SHORT: ClassVar[str] = "wsd"
     TRUNK: ClassVar[tuple[str, ...] | None] = ("warmup",)
-    warmup: int = ranged(0)  # steps
+    warmup: int | None = ranged(0)  # steps; null: the rule
     decay: float = ranged(0, 1)  # fraction of the steps
     shape: Literal["1-sqrt", "linear"]
 
@@ -25,7 +25,7 @@ class Wsd(LrSchedule):
 
     def stable(self, step: int) -> float:
         """The factor of the trunk."""
-        return min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return min(1.0, (step + 1) / warmup) if (warmup := self.ramp) else 1.0
 
     def decay_start(self, steps: int) -> int:
         return steps - round(self.decay * steps)
