@@ -29,7 +29,7 @@ class Adopt(Optim):
     beta2: float = ranged(0, 0.999999)
     eps: float = ranged(0)
     clip_power: float | None = ranged(0, 1)  # null: never clamped
-    decoupled: bool = neutral(True)  # decay shrinks parameters, as in AdamW; false: it adds to gradients
+    decoupled: bool = neutral(True)  # decay acts on parameters, as in AdamW, not on gradients
 
     def inactive(self) -> set[str]:
         return set() if self.weight_decay else {"decoupled"}

@@ -24,7 +24,7 @@ class Optim(Spec):
     DECAY: ClassVar[float] = 0.1
     IDLE: ClassVar[int] = 0
     lr: float | None = ranged(0)  # peak; null = the rule of the optimizer
-    weight_decay: float | None = ranged(0)  # null = DECAY, or 0 where a model normalizes its matrices
+    weight_decay: float | None = ranged(0)  # null = DECAY; 0 if model.NORMALIZES
     clip: float | None  # the gradient's norm is scaled down to this; null: never
 
     def rules(self) -> None:

@@ -16,7 +16,7 @@ from precisionlaws.optim.base import LrSchedule
 @dataclass(frozen=True, kw_only=True)
 class Cosine(LrSchedule):
     SHORT: ClassVar[str] = "cosine"
-    warmup: float | None = ranged(0)  # below 1: fraction of the steps; from 1: steps; null: the rule
+    warmup: float | None = ranged(0)  # below 1: fraction of the steps; null: rule
     floor: float = ranged(0, 1)  # fraction of the peak that is left at the end
 
     def rules(self) -> None:
