@@ -29,6 +29,7 @@ KEPT = (
     "delta_ptq_se",
     "seed",
     "N_head",
+    "seconds",
 )
 
 

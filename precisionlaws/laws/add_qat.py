@@ -14,6 +14,7 @@ from precisionlaws.laws.base import OFF, ROLES, Array, Param, Params, named_form
 
 COLUMNS = ("P_w", "P_a", "P_kv", "G")
 LINEAR = ()
+CONTINUOUS = False
 SETTINGS = ("group", "granularity")  # of a format, which may vary because G says what they do
 GROUPS = {"w": "quant.weights", "a": "quant.activations", "kv": "quant.kv"}
 
@@ -53,6 +54,11 @@ def penalty(p: Params, N: Any, D: Any, x: dict[str, Array]) -> Any:
     G = np.where(np.isfinite(x["G"]), x["G"], 2.0)
     share = np.where(G > 1, np.log2(np.maximum(G, 1.0 + 1e-12)) ** p.get("gG", 0.0), 0.0)
     return k * share * np.exp(p["gD"] * np.log(D) - p["gN"] * np.log(N))
+
+
+def at(p: Params, x: dict[str, Array], G: float) -> dict[str, Any]:
+    """Format and G at the widths of x; the formats that were measured are in p."""
+    return {"format": named_formats(x), "G": np.array(G)}
 
 
 def read(frame: Any, x: dict[str, Array]) -> dict[str, Array]:

@@ -14,6 +14,7 @@ from precisionlaws.laws.base import ROLES, Array, Param, Params, off
 
 COLUMNS = ("P_w", "P_a", "P_kv", "E", "M", "G")
 LINEAR = ()
+CONTINUOUS = True
 SETTINGS = ("group", "granularity")  # of a format, which may vary because G says what they do
 NEEDS = ("alpha", "beta")  # of the base
 
@@ -41,6 +42,15 @@ def penalty(p: Params, N: Any, D: Any, x: dict[str, Array]) -> Any:
     lost = (E + 0.5) ** p.get("delta_fp", 0.0) * (M + 0.5) ** p.get("nu_fp", 0.0)
     grow = np.exp(p["beta"] * np.log(D) - p["alpha"] * np.log(N))
     return np.where(plain, 0.0, grow * np.log2(G) / (p["gamma_fp"] * lost))
+
+
+def at(p: Params, x: dict[str, Array], G: float) -> dict[str, Any]:
+    """The best real-valued layout at the width of x, E + M + 1 = P; nothing where P is 16."""
+    if not {"delta_fp", "nu_fp"} <= set(p):
+        raise ValueError("fp_sun plans layouts only from runs with several E and several M")
+    P = x["P_w"]
+    E, M = (P * p[k] / (p["delta_fp"] + p["nu_fp"]) - 0.5 for k in ("delta_fp", "nu_fp"))
+    return {"E": np.where(off(P), np.nan, E), "M": np.where(off(P), np.nan, M), "G": np.array(G)}
 
 
 def read(frame: Any, x: dict[str, Array]) -> dict[str, Array]:

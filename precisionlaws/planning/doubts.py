@@ -7,7 +7,8 @@ import numpy as np
 
 from precisionlaws.fitting import Fit
 from precisionlaws.laws.base import OFF, ROLES, Array
-from precisionlaws.planning.widths import Widths
+from precisionlaws.planning.surface import Question
+from precisionlaws.planning.widths import Widths, continuous
 
 NEAR = 1.15  # of the largest measured value: not worth a word
 VAGUE = 100.0  # ratio of the ends of an interval beyond which a quantity is called undetermined
@@ -15,17 +16,18 @@ VAGUE = 100.0  # ratio of the ends of an interval beyond which a quantity is cal
 
 def doubts(
     fit: Fit,
+    q: Question,
     table: Widths,
     answer: Mapping[str, float],
     samples: Mapping[str, Array],
     critical: Any,
 ) -> list[str]:
     """Warnings of a plan, most basic first."""
-    out = []
+    out, alone = [], q.separable and bool(table.roles)
     if not fit.certified:
         out.append("the fit is not certified at a minimum")
     if fit.unidentified:
-        tail = "; the best width does not" if table.roles else ""
+        tail = "; the best width does not" if alone else ""
         out.append(
             f"the fit leaves {', '.join(fit.unidentified)} open: N, D and the loss of this plan rest on them{tail}"
         )
@@ -36,14 +38,16 @@ def doubts(
     out += _far(fit, answer)
     vague = [k for k in ("N", "D") if _ratio(samples[k]) > VAGUE]
     if vague:
-        tail = "; the best width does not depend on them" if table.roles else ""
+        tail = "; the best width does not depend on them" if alone else ""
         out.append(
             f"{' and '.join(vague)} not determined: the 95% interval spans a factor of more than {VAGUE:g}{tail}"
         )
     if "E" in fit.certificate.bounds:
         out.append("E is at its bound: the loss far beyond the data is a guess within its interval")
     if table.roles:
-        out += _about_widths(fit, table, answer)
+        out += _about_widths(fit, q, table, answer)
+    else:
+        out.append("no law of training bits in this fit: the plan is for 16 bits")
     beyond = (
         [f"{P:g}" for P in critical["P_post"][critical["extrapolated"]]] if len(critical) else []
     )
@@ -58,18 +62,18 @@ def _far(fit: Fit, answer: Mapping[str, float]) -> list[str]:
         top, bottom = float(np.max(fit.rows[column])), float(np.min(fit.rows[column]))
         if answer[column] > NEAR * top:
             out.append(
-                f"{column} = {answer[column]:.3g} is {np.log10(answer[column] / top):.1f} decades above the largest measured ({top:.3g})"
+                f"extrapolation: {column} = {answer[column]:.3g} is {np.log10(answer[column] / top):.1f} decades above the largest measured ({top:.3g})"
             )
         elif answer[column] < bottom / NEAR:
             out.append(
-                f"{column} = {answer[column]:.3g} is {np.log10(bottom / answer[column]):.1f} decades below the smallest measured ({bottom:.3g})"
+                f"extrapolation: {column} = {answer[column]:.3g} is {np.log10(bottom / answer[column]):.1f} decades below the smallest measured ({bottom:.3g})"
             )
     return out
 
 
-def _about_widths(fit: Fit, table: Widths, answer: Mapping[str, float]) -> list[str]:
+def _about_widths(fit: Fit, q: Question, table: Widths, answer: Mapping[str, float]) -> list[str]:
     out = []
-    absent = [r for r in ROLES if r not in table.roles]
+    absent = [r for r in q.budget.cost.roles if r not in table.roles]
     if absent:
         out.append(
             f"{', '.join(absent)} never below 16 bits in the data: taken as costless at P bits"
@@ -84,7 +88,7 @@ def _about_widths(fit: Fit, table: Widths, answer: Mapping[str, float]) -> list[
         out.append(
             f"{name} was not trained jointly: its efficiency is the product of its parts, without {', '.join(joint)}"
         )
-    if not fit.law.scales or all(t.CONTINUOUS for t in fit.law.scales):
+    if continuous(fit.law):
         out.append(
             "the interval of P is that of the formula; neff_free gives it from the measured widths alone"
         )

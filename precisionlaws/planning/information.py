@@ -28,6 +28,9 @@ from precisionlaws.planning.widths import continuous, efficiency
 
 HUBER = 1e-3  # default threshold of `fit`, in log loss
 FREE = 1e-11  # scaled curvature, of 1, below which a direction is not determined at all
+GONE = (
+    1e-6  # of the largest slope: what rounding leaves of a parameter whose every run was taken away
+)
 MOST_SEEDS = 1_000_000
 STEP = 1e-5  # of central differences, in u
 TERMS = 61  # of the Hermite expansion
@@ -276,7 +279,7 @@ def is_stiff(name: str) -> bool:
 def sandwich(H: Array, G: Array, L: Array) -> Array:
     """diag(L H⁻¹ G H⁻¹ Lᵀ); infinite for a row of L that reaches into what H does not determine."""
     d = np.sqrt(np.maximum(np.diag(H), 0.0))
-    moved = d > 1e-12 * d.max(initial=0.0)
+    moved = d > GONE * d.max(initial=0.0)
     s = np.where(moved, 1 / np.where(moved, d, 1.0), 0.0)
     ev, V = np.linalg.eigh(H * np.outer(s, s))
     known = ev > FREE

@@ -20,19 +20,19 @@ GRID = 0.05  # bits: fine enough to bracket the one maximum of a formula in P
 
 
 def split(
-    law: Law, p: Mapping[str, Any], K: Any, eff: Any, fixed: Mapping[str, float]
+    law: Law, p: Mapping[str, Any], K: Any, eff: Any, fixed: Mapping[str, float], data: Any = 1.0
 ) -> tuple[Any, Any, Any]:
-    """N, D and the base's loss where N·D = K, for N_eff = N·eff."""
+    """N, D and the base's loss where N·D = K, for N_eff = N·eff and D_eff = D·data."""
     if "N" in fixed:
         N = K * 0.0 + fixed["N"]
     elif "D" in fixed:
         N = K / fixed["D"]
     elif hasattr(law.base, "optimal_N"):
-        N = law.base.optimal_N(p, K * eff) / eff
+        N = law.base.optimal_N(p, K * eff * data) / eff
     else:
-        N = _golden(lambda N: law.base.loss(p, N * eff, K / N), np.log(K)) + 0.0 * eff
+        N = _golden(lambda N: law.base.loss(p, N * eff, K / N * data), np.log(K)) + 0.0 * eff
     D = K * 0.0 + fixed["D"] if "D" in fixed else K / N
-    return N, D, law.base.loss(p, N * eff, D)
+    return N, D, law.base.loss(p, N * eff, D * data)
 
 
 def best_width(
@@ -61,29 +61,6 @@ def best_width(
     keep = best == len(grid) - 1
     # At 16 the role is exactly off, which may beat the top of the formula just below.
     return np.where(keep, OFF, np.where(best == 0, grid[0], P[:, 0]))
-
-
-def wasted(
-    law: Law,
-    p: Mapping[str, Any],
-    K: Array,
-    eff: Array,
-    star: Array,
-    fixed: Mapping[str, float],
-    loss: Array,
-) -> Array:
-    """Share of the budget that width P wastes when N or D is fixed: what the best width, `star`, could do without.
-
-    K, eff and loss are (R, W); the answer solves loss(best width, share of the budget) = loss(P).
-    """
-    take = np.arange(len(star))
-    K_best, eff_best = K[take, star][:, None], eff[take, star][:, None]
-    low, high = np.full(K.shape, -30.0), np.zeros(K.shape)
-    for _ in range(50):
-        middle = 0.5 * (low + high)
-        worse = split(law, p, K_best * np.exp(middle), eff_best, fixed)[2] > loss
-        low, high = np.where(worse, middle, low), np.where(worse, high, middle)
-    return np.maximum(-np.expm1(high), 0.0)
 
 
 def _golden(fn: Callable[[Any], Any], log_K: Any) -> Any:

@@ -2,24 +2,27 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from precisionlaws.fitting import Fit
-from precisionlaws.laws import OFF
 from precisionlaws.laws.base import Array
-from precisionlaws.planning.costs import FLOPS_PER_TOKEN, relative_cost
+from precisionlaws.planning.constraints import FIXED, binding, check, impossible
+from precisionlaws.planning.costs import cost as cost_model
 from precisionlaws.planning.critical import critical_D
 from precisionlaws.planning.doubts import doubts
-from precisionlaws.planning.optimum import best_width, split, wasted
-from precisionlaws.planning.widths import Widths, continuous, efficiency, widths
+from precisionlaws.planning.shipping import ship
+from precisionlaws.planning.surface import Budget, Question, best_P, scales_at, solve, waste
+from precisionlaws.planning.widths import Widths, continuous, widths
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REGRET = 0.05  # of compute: widths within this of the best are as good as it
+ENDS = [0.025, 0.975]
+FEW = 500  # draws behind the intervals of waste where there is no closed form
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,14 +33,19 @@ class Plan:
     flops: float
     cost: str
     fixed: Mapping[str, float]
+    served: float  # tokens over the life of the model, which the budget pays for too
     N: float
     D: float
     P: float
     loss: float  # nats per token
     samples: Mapping[str, Array]
-    regret: "pd.DataFrame"  # P, eff, eff/c against 16 bits, share of compute wasted, share of draws where P is best
+    regret: "pd.DataFrame"  # P, eff, eff/c against 16 bits, loss, share of compute wasted, share of draws where P is best
     p_set: tuple[int, ...]  # widths that waste at most 5% of the compute
+    tradeoff: "pd.DataFrame"  # P, N*, D*, and what they are of those at 16 bits
     critical: "pd.DataFrame"  # P_post, δ at (N, D), D_crit: tokens beyond which more training hurts after PTQ
+    shipping: "pd.DataFrame"  # P_post, N, D, loss after PTQ of a model trained at 16 bits, where memory is given
+    binds: tuple[str, ...]  # constraints that hold with equality
+    separable: bool  # the best width depends neither on the budget nor on the base
     warnings: tuple[str, ...]
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
@@ -52,7 +60,8 @@ class Plan:
         """Numbers, tables and warnings; floats round-trip exactly, and what has no end (D_crit may not) is null."""
         out = {name: getattr(self, name) for name in self.__dataclass_fields__}
         out["samples"] = {k: v.tolist() for k, v in self.samples.items()}
-        out["regret"], out["critical"] = self.regret.to_dict("list"), self.critical.to_dict("list")
+        for name in ("regret", "tradeoff", "critical", "shipping"):
+            out[name] = getattr(self, name).to_dict("list")
         out["intervals"] = {k: self.interval(k) for k in self.samples}
         return json.dumps(_finite(out), allow_nan=False)
 
@@ -64,27 +73,52 @@ class Plan:
 
 
 def plan(
-    fit: Fit, *, flops: float, cost: str = "paper", fixed: Mapping[str, float] | None = None
+    fit: Fit,
+    *,
+    flops: float,
+    cost: str = "paper",
+    fixed: Mapping[str, float] | None = None,
+    served: float = 0.0,
 ) -> Plan:
-    """The N, D and P of least loss for a training budget; `fixed` holds N, D or P."""
+    """The N, D and P of least loss for a budget of training, and of serving so many tokens.
+
+    cost: a model of conf/cost. fixed: N, D or P, and memory, the most bytes that the block weights may take.
+    """
     fixed = {k: float(v) for k, v in (fixed or {}).items()}
-    c = relative_cost(cost)
-    table = widths(fit)
-    _check(fit, flops, fixed, table)
+    q, table = question(fit, flops=flops, cost=cost, fixed=fixed, served=served)
+    check(fit, q, table, fixed)
     point = {k: np.array([v]) for k, v in fit.params.items()}
-    both = [
-        _solve(fit, p, eff, table, flops, c, fixed)
-        for p, eff in ((point, table.eff[None]), (fit.samples, table.draws))
-    ]
-    answer, samples = {k: float(v[0]) for k, v in both[0].items()}, both[1]
-    regret = _regret(fit, table, flops, c, fixed)
+    held = fixed.get("P")
+    answer = {
+        k: float(v[0]) for k, v in _solve(fit, q, point, table, table.point_scales, held).items()
+    }
+    if not np.isfinite(answer["loss"]) or min(answer["N"], answer["D"]) < 1:
+        raise ValueError(impossible(q, table, held))
+    samples = _solve(fit, q, fit.samples, table, table.scales, held)
+    regret = _regret(fit, q, table)
     critical, more = _critical(fit, answer, samples)
     samples = {**samples, **more}
-    p_set = tuple(int(P) for P in regret["P"][regret["regret"] <= REGRET])
+    warnings = doubts(fit, q, table, answer, samples, critical)
     return Plan(
-        law=fit.law.full_name, flops=float(flops), cost=cost, fixed=fixed, samples=samples, regret=regret,
-        p_set=p_set, critical=critical, warnings=tuple(doubts(fit, table, answer, samples, critical)), **answer,
+        law=fit.law.full_name, flops=float(flops), cost=cost, fixed=fixed, served=float(served), samples=samples,
+        regret=regret, p_set=tuple(int(P) for P in regret["P"][regret["regret"] <= REGRET]),
+        tradeoff=_tradeoff(fit, q, table), critical=critical, shipping=ship(fit, q),
+        binds=binding(q, answer), separable=q.separable, warnings=tuple(warnings), **answer,
     )  # fmt: skip
+
+
+def question(
+    fit: Fit, *, flops: float, cost: str, fixed: Mapping[str, float], served: float = 0.0
+) -> tuple[Question, Widths]:
+    """What `plan` asks of a fit, and the scales at whole widths that answer it."""
+    model = cost_model(cost)
+    table = widths(fit, model.roles)
+    budget = Budget(flops=flops, cost=model, served=served, head=_head(fit) if model.head else (0.0, 0.0))  # fmt: skip
+    q = Question(
+        law=fit.law, budget=budget, roles=table.roles, low=float(table.P[0]), G=_group(fit),
+        fixed={k: v for k, v in fixed.items() if k in FIXED and k != "P"},
+    )  # fmt: skip
+    return q, table
 
 
 def quantiles(draws: Array, level: float) -> tuple[float, float]:
@@ -105,81 +139,97 @@ def _finite(value: Any) -> Any:
 
 def _solve(
     fit: Fit,
+    q: Question,
     p: Mapping[str, Array],
-    eff: Array,
     table: Widths,
-    flops: float,
-    c: Any,
-    fixed: Mapping[str, float],
+    s: tuple[Array, Array],
+    held: float | None,
 ) -> dict[str, Array]:
-    """N, D, P and loss of each draw, (R,)."""
-    R = len(eff)
-    budget = flops / FLOPS_PER_TOKEN
-    rest = {k: v for k, v in fixed.items() if k != "P"}
-    if "P" in fixed:
-        P = np.full(R, fixed["P"])
-    elif len(rest) == 2:
-        P = np.full(R, _width_left(budget / (fixed["N"] * fixed["D"]), c, table))
-    elif continuous(fit.law):
-        P = best_width(fit.law, p, flops, c, float(table.P[0]), table.roles, rest)
-    else:
-        P = table.P[np.argmax(_merit(fit, p, eff, table, budget, c, rest), 1)]
+    """N, D, P and loss of each draw, (R,); s: scales (R, W)."""
+    R, column = len(s[0]), {k: v[:, None] for k, v in p.items()}
+    P = choose(q, p, table, s) if held is None else np.full(R, held)
     if continuous(fit.law):
-        at = efficiency(fit.law, p, P, table.roles)
+        at = scales_at(q, column, P[:, None])
     else:
-        at = eff[np.arange(R), np.searchsorted(table.P, P)]
-    N, D, loss = split(
-        fit.law, p, budget / c(P), at, {k: v for k, v in rest.items() if len(rest) == 1 or k == "N"}
-    )
-    return {"N": N + 0.0 * at, "D": D + 0.0 * at, "P": P, "loss": loss}
+        pick = np.arange(R), np.searchsorted(table.P, P)
+        at = s[0][pick][:, None], s[1][pick][:, None]
+    N, D, loss = (v[:, 0] + np.zeros(R) for v in solve(q, column, P[:, None], at))
+    return {"N": N, "D": D, "P": P, "loss": loss}
 
 
-def _merit(
-    fit: Fit,
-    p: Mapping[str, Array],
-    eff: Array,
-    table: Widths,
-    budget: float,
-    c: Any,
-    rest: Mapping[str, float],
-) -> Array:
-    """What the best width maximises, (R, W): eff/c, or −loss if N or D is fixed."""
-    if not rest:
-        return np.where(np.isnan(eff), 0.0, eff) / c(table.P)
-    q = {k: v[:, None] for k, v in p.items()}
-    loss = split(fit.law, q, budget / c(table.P) + 0.0 * eff, eff, rest)[2]
+def choose(q: Question, p: Mapping[str, Array], table: Widths, s: tuple[Array, Array]) -> Array:
+    """The best width of each draw, (R,)."""
+    if q.smooth and not {"N", "D"} <= set(q.fixed):
+        return best_P(q, p)
+    return table.P[np.argmax(merit(q, {k: v[:, None] for k, v in p.items()}, table.P, s), 1)]
+
+
+def merit(q: Question, p: Mapping[str, Array], P: Array, s: tuple[Array, Array]) -> Array:
+    """What the best width maximises, (R, W): eff/c where bits separate, else −loss."""
+    if q.separable:
+        both = s[0] * s[1]
+        return np.where(np.isnan(both), 0.0, both) / q.budget.cost.relative(P)
+    loss = solve(q, p, P, s)[2]
     return np.where(np.isnan(loss), -np.inf, -loss)
 
 
-def _regret(
-    fit: Fit, table: Widths, flops: float, c: Any, fixed: Mapping[str, float]
-) -> "pd.DataFrame":
-    """By whole width: how much of the budget it wastes against the best whole width."""
+def _regret(fit: Fit, q: Question, table: Widths) -> "pd.DataFrame":
+    """By whole width: its loss, and how much of the budget it wastes against the best whole width."""
     import pandas as pd
 
-    rest = {k: v for k, v in fixed.items() if k != "P"}
-    rest = rest if len(rest) == 1 else {}
-    budget = flops / FLOPS_PER_TOKEN
-    point = {k: np.array([v]) for k, v in fit.params.items()}
-    waste, best = [], np.zeros(len(table.P))
-    for p, eff in ((point, table.eff[None]), (fit.samples, table.draws)):
-        merit = _merit(fit, p, eff, table, budget, c, rest)
-        star = np.argmax(merit, 1)
+    wasted, losses = [], []
+    point = {k: np.array([[v]]) for k, v in fit.params.items()}
+    every = {k: v[:, None] for k, v in fit.samples.items()}
+    best = np.zeros(len(table.P))
+    for p, s in ((point, table.point_scales), (every, table.scales)):
+        value = merit(q, p, table.P, s)
+        star = np.argmax(value, 1)
         best = np.bincount(star, minlength=len(table.P)) / len(star)
-        if rest:
-            q = {k: v[:, None] for k, v in p.items()}
-            waste.append(
-                wasted(fit.law, q, budget / c(table.P) + 0.0 * eff, eff, star, rest, -merit)
-            )
+        losses.append(solve(q, p, table.P, s)[2] + np.zeros(value.shape) if q.separable else -value)
+        if q.separable:
+            wasted.append(1 - value / value.max(1, keepdims=True))
         else:
-            waste.append(1 - merit / merit.max(1, keepdims=True))
-    gain = np.where(np.isnan(table.draws), 0.0, table.draws) / c(table.P)
-    low, high = np.quantile(gain, [0.025, 0.975], axis=0, method="nearest")
-    worst = np.quantile(waste[1], [0.025, 0.975], axis=0, method="nearest")
+            thin = slice(None, None, 1 if q.closed else max(len(star) // FEW, 1))
+            wasted.append(_wasted(q, _part(p, thin), table.P, [v[thin] for v in s], star[thin], -value[thin]))  # fmt: skip
+    c = q.budget.cost.relative(table.P)
+    gain = np.where(np.isnan(table.draws), 0.0, table.draws * table.data_draws) / c
+    low, high = _ends(gain)
+    worst, loss = _ends(wasted[1]), _ends(np.where(np.isfinite(losses[1]), losses[1], np.inf))
     return pd.DataFrame({
-        "P": table.P.astype(int), "eff": table.eff, "gain": table.eff / c(table.P), "gain_low": low, "gain_high": high,
-        "regret": waste[0][0], "regret_low": worst[0], "regret_high": worst[1], "best": best, "interpolated": ~table.trained,
+        "P": table.P.astype(int), "eff": table.eff * table.data, "gain": table.eff * table.data / c, "gain_low": low,
+        "gain_high": high, "loss": losses[0][0], "loss_low": loss[0], "loss_high": loss[1], "regret": wasted[0][0],
+        "regret_low": worst[0], "regret_high": worst[1], "best": best, "interpolated": ~table.trained,
     })  # fmt: skip
+
+
+def _wasted(
+    q: Question, p: Mapping[str, Array], P: Array, s: list[Array], star: Array, value: Array
+) -> Array:
+    take = np.arange(len(star))
+    own = tuple(v[take, star][:, None] for v in s)
+    return waste(q, p, P[star][:, None], (own[0], own[1]), np.where(np.isinf(value), np.nan, value))
+
+
+def _tradeoff(fit: Fit, q: Question, table: Widths) -> "pd.DataFrame":
+    """N* and D* at each whole width, and relative to those at 16 bits, for the same budget."""
+    import pandas as pd
+
+    point = {k: np.array([[v]]) for k, v in fit.params.items()}
+    every = {k: v[:, None] for k, v in fit.samples.items()}
+    free = replace(q, fixed={})
+    (N, D, _), (N_draws, D_draws, _) = (
+        solve(free, p, table.P, s) for p, s in ((point, table.point_scales), (every, table.scales))
+    )
+    out: dict[str, Any] = {"P": table.P.astype(int)}
+    for name, value, draws in (("N", N, N_draws), ("D", D, D_draws)):
+        low, high = _ends(draws)
+        out |= {name: value[0], f"{name}_low": low, f"{name}_high": high}
+    grown = {"N": (N, N_draws), "D": (D, D_draws), "N/D": (N / D, N_draws / D_draws)}
+    for name, (value, draws) in grown.items():
+        low, high = _ends(draws / draws[:, -1:])
+        column = f"{name} of 16"
+        out |= {column: (value / value[:, -1:])[0], f"{column} low": low, f"{column} high": high}
+    return pd.DataFrame(out)
 
 
 def _critical(
@@ -209,49 +259,35 @@ def _critical(
     return pd.DataFrame(rows), draws
 
 
-def _width_left(c_needed: float, c: Any, table: Widths) -> float:
-    """The width that spends the budget when N and D are both fixed."""
-    cost = c(table.P)
-    if not cost.min() <= c_needed <= cost.max() * (1 + 1e-9) or cost.min() == cost.max():
-        span = f"{table.P[0]:g} to {table.P[-1]:g}"
+def _head(fit: Fit) -> tuple[float, float]:
+    """a, b of N_head = a N^b over the runs."""
+    rows: Any = fit.rows
+    if "N_head" not in rows or rows["N_head"].isna().any():
         raise ValueError(
-            f"no width from {span} bits makes the fixed N and D cost the budget exactly; fix only one of them"
+            "a cost model that counts the head needs the column N_head of every run; these rows lack it"
         )
-    return float(np.max(table.P[cost <= c_needed * (1 + 1e-9)]))
+    N, head = (np.log(rows[c].to_numpy(float)) for c in ("N", "N_head"))
+    if np.ptp(N) == 0:
+        return float(np.exp(head.mean())), 0.0
+    b, a = np.polyfit(N, head, 1)
+    return float(np.exp(a)), float(b)
 
 
-def _check(fit: Fit, flops: float, fixed: Mapping[str, float], table: Widths) -> None:
-    if not (np.isfinite(flops) and flops > 0):
-        raise ValueError(f"flops must be positive and finite, got {flops:g}")
-    for column in ("N", "D"):
-        if len(np.unique(fit.rows[column])) < 2:
-            only = float(np.min(fit.rows[column]))
-            raise ValueError(
-                f"all runs of this fit have {column} = {only:g}: what {column} does to the loss is unknown, and no plan follows"
-            )
-    if fit.measured and (fit.law.added or fit.law.on("D")):
-        what = "nats added in training" if fit.law.added else "an efficiency of data"
-        raise ValueError(
-            f"no plan from {fit.law.full_name}: with {what} the best width depends on the budget, and plans are made "
-            "of laws in which bits scale N alone, such as neff_free and neff_kumar"
-        )
-    unknown = [k for k in fixed if k not in ("N", "D", "P")]
-    if unknown:
-        raise ValueError(f"fixed may hold N, D and P, got {', '.join(unknown)}")
-    bad = [f"{k} = {v:g}" for k, v in fixed.items() if not (np.isfinite(v) and v > 0)]
-    if bad or len(fixed) == 3:
-        raise ValueError(
-            f"fixed must leave something to choose and be positive: {', '.join(bad) or 'N, D and P are all fixed'}"
-        )
-    if "P" not in fixed:
-        return
-    P = fixed["P"]
-    if continuous(fit.law):
-        if not table.P[0] <= P <= OFF:
-            raise ValueError(
-                f"P must be from {table.P[0]:g} (the smallest width trained in every role) to 16 bits, got {P:g}"
-            )
-    elif P not in table.P:
-        raise ValueError(
-            f"P must be one of {', '.join(f'{b:g}' for b in table.P)} bits, got {P:g}: {fit.law.full_name} knows no other"
-        )
+def _group(fit: Fit) -> float:
+    """The values per scale of most runs, for laws that read them."""
+    if "G" not in fit.rows:
+        return np.nan
+    known = fit.rows["G"].dropna()
+    return float(known.mode().iloc[0]) if len(known) else np.nan
+
+
+def _ends(draws: Array) -> Array:
+    """95% interval over draws, (2, W); NaN, where a draw has no value, is beyond every number."""
+    return np.quantile(np.where(np.isnan(draws), np.inf, draws), ENDS, axis=0, method="nearest")
+
+
+def _part(p: Mapping[str, Array], thin: slice) -> dict[str, Array]:
+    return {k: v[thin] for k, v in p.items()}
+
+
+__all__ = ["Plan", "choose", "merit", "plan", "quantiles", "question"]

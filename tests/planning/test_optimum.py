@@ -11,7 +11,7 @@ import pytest
 from precisionlaws.laws import Law, law
 from precisionlaws.planning.costs import FLOPS_PER_TOKEN, relative_cost
 from precisionlaws.planning.critical import critical_D
-from precisionlaws.planning.optimum import best_width, split, wasted
+from precisionlaws.planning.optimum import best_width, split
 from precisionlaws.planning.widths import efficiency
 
 PAPER = relative_cost("paper")
@@ -127,24 +127,6 @@ def test_a_base_without_a_closed_form_is_searched() -> None:
     assert split(blind, q, K, eff, {})[0] == pytest.approx(split(known, q, K, eff, {})[0], rel=1e-6)
 
 
-def test_waste_is_the_compute_the_best_width_could_save() -> None:
-    """With D fixed the loss depends on N·eff only, so waste is 1 − (eff/c)/max, as with nothing fixed."""
-    one = law("chinchilla")
-    q = {
-        k: v[:, None]
-        for k, v in columns(
-            {"A": 482.0, "alpha": 0.35, "B": 2085.0, "beta": 0.37, "E": 1.8}
-        ).items()
-    }
-    K, eff = np.array([[4e18, 2e18, 1e18]]), np.array([[0.5, 0.9, 1.0]])
-    loss = split(one, q, K, eff, {"D": 1e10})[2]
-    gain = (K * eff)[0]
-    expected = 1 - gain / gain.max()
-    assert wasted(one, q, K, eff, np.array([0]), {"D": 1e10}, loss)[0] == pytest.approx(
-        expected, abs=1e-9
-    )
-
-
 def test_unknown_cost() -> None:
-    with pytest.raises(ValueError, match="cost must be one of paper, flat"):
+    with pytest.raises(ValueError, match="cost must be one of .*paper"):
         relative_cost("free")

@@ -45,7 +45,8 @@ def test_the_width_does_not_depend_on_the_budget(fits: dict[str, Fit]) -> None:
     for name in ("neff_kumar", "neff_free"):
         small, large = (plan(fits[name], flops=C) for C in (1e10, 1e18))
         assert abs(small.P - large.P) < 1e-12
-        assert small.regret.equals(large.regret)
+        for column in ("gain", "regret", "regret_high", "best"):
+            assert small.regret[column].equals(large.regret[column])
 
 
 def test_fixing_what_is_best_changes_nothing(fits: dict[str, Fit]) -> None:
@@ -60,7 +61,7 @@ def test_fixing_what_is_best_changes_nothing(fits: dict[str, Fit]) -> None:
 def test_fixed_N_and_D_leave_the_width(fits: dict[str, Fit]) -> None:
     one = plan(fits["neff_free"], flops=6 * 3e4 * 1e6 * 8 / 16, fixed={"N": 3e4, "D": 1e6})
     assert (one.P, one.N, one.D) == (8, 3e4, 1e6)
-    with pytest.raises(ValueError, match="no width from 4 to 16 bits"):
+    with pytest.raises(ValueError, match="flops binds: N = 30000 and D = 1e\\+06 cost 4.5e"):
         plan(fits["neff_free"], flops=1e8, fixed={"N": 3e4, "D": 1e6})
 
 
@@ -112,7 +113,7 @@ def test_summary_and_json(fits: dict[str, Fit]) -> None:
         (0.0, {}, "flops must be positive"),
         (float("nan"), {}, "flops must be positive"),
         (1e12, {"cost": "gold"}, "cost must be one of"),
-        (1e12, {"fixed": {"B": 3}}, "fixed may hold N, D and P, got B"),
+        (1e12, {"fixed": {"B": 3}}, "fixed may hold N, D, P, memory, got B"),
         (1e12, {"fixed": {"N": -1}}, "N = -1"),
         (1e12, {"fixed": {"P": 3}}, "P must be one of 4, 5"),
         (1e12, {"fixed": {"N": 1e4, "D": 1e4, "P": 8}}, "all fixed"),
@@ -130,12 +131,6 @@ def test_a_width_below_the_data_is_refused(fits: dict[str, Fit]) -> None:
         plan(fits["neff_kumar"], flops=1e12, fixed={"P": 3})
 
 
-def test_a_law_whose_best_width_moves_with_the_budget_has_no_plan(demo: Any) -> None:
-    both = fit(demo, "neff_free+deff_free", resamples=10)
-    with pytest.raises(ValueError, match="no plan from chinchilla.*an efficiency of data"):
-        plan(both, flops=FLOPS)
-
-
 def test_unknown_quantity(fits: dict[str, Fit]) -> None:
     with pytest.raises(
         ValueError, match="no quantity 'alpha' in this plan; there are N, D, P, loss"
@@ -147,3 +142,52 @@ def test_one_size_is_no_ground_for_a_plan(demo: Any) -> None:
     single = fit(demo[demo["N"] == demo["N"].min()], "chinchilla", resamples=10)
     with pytest.raises(ValueError, match="all runs of this fit have N = 6656"):
         plan(single, flops=FLOPS)
+
+
+def test_a_law_whose_best_width_moves_with_the_budget_says_so(demo: Any) -> None:
+    both = fit(demo, "neff_free+deff_free", resamples=20)
+    one = plan(both, flops=FLOPS)
+    assert one.separable
+    assert budget(one) == pytest.approx(FLOPS, rel=1e-9)
+    served = plan(both, flops=FLOPS, served=1e6)
+    assert not served.separable
+    assert "hangs on the budget" in served.summary()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fixed": {"N": 1e9, "memory": 1e6}}, "memory binds: N = 1e\\+09 takes 5e\\+08 bytes at 4 bits"),
+        ({"fixed": {"N": 1e5}, "served": 1e9}, "flops binds: serving 1e\\+09 tokens with N = 100000"),
+        ({"fixed": {"D": 1e12}}, "flops binds: D = 1e\\+12 tokens leave less than one parameter"),
+        ({"served": -1.0}, "served must be tokens, 0 or more"),
+        ({"fixed": {"memory": 0.0}}, "memory must be positive"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_met_is_named(
+    fits: dict[str, Fit], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(fits["neff_free"], flops=FLOPS, **options)
+
+
+def test_memory_that_binds_is_named_and_shipping_is_told(fits: dict[str, Fit]) -> None:
+    free = plan(fits["ptq_kumar"], flops=FLOPS)
+    one = plan(fits["ptq_kumar"], flops=FLOPS, fixed={"memory": free.N / 10})
+    assert one.binds == ("flops", "memory")
+    assert pytest.approx(one.N) == free.N / 10 * 8 / 16
+    assert list(one.shipping["P_post"]) == [3, 4, 5, 6, 8]
+    shipped: Any = one.shipping
+    assert (shipped["N"] * shipped["P_post"] / 8 <= free.N / 10 * (1 + 1e-9)).all()
+    assert "rounded into" in one.summary()
+
+
+def test_fewer_bits_grow_the_model_where_training_is_not_cheaper(fits: dict[str, Fit]) -> None:
+    """With C = 6ND and bits on N alone, N*/N*(16) = eff^(−α/(α+β)) and D*/D*(16) its inverse."""
+    f = fits["neff_free"]
+    one = plan(f, flops=FLOPS, cost="flat")
+    a = f.params["alpha"] / (f.params["alpha"] + f.params["beta"])
+    t = one.tradeoff
+    assert t["N of 16"].to_numpy() == pytest.approx(one.regret["eff"].to_numpy() ** -a)
+    assert t["D of 16"].to_numpy() == pytest.approx(one.regret["eff"].to_numpy() ** a)
+    assert "fewer bits grow the model before the data: shown" in one.summary()
