@@ -36,11 +36,12 @@ def list_(
 
 @app.command()
 def show(overrides: Overrides = None) -> None:
-    """The run that the overrides describe: every field, its name, its counts. table=NAME: a public table."""
+    """The run that the overrides describe: every field, its name, its counts. Also table=, law= and cost=NAME."""
     import yaml
 
-    if overrides and overrides[0].startswith("table="):
-        print(table(overrides[0].removeprefix("table=")))
+    group, _, name = (overrides or [""])[0].partition("=")
+    if group in ("table", "law", "cost"):
+        print(table(name) if group == "table" else option(group, name), end="")
         return
 
     from precisionlaws.config import plain
@@ -57,6 +58,17 @@ def show(overrides: Overrides = None) -> None:
     print(f"# of {run.batch:,} tokens, peak learning rate {run.optimizer.lr:g}")
 
 
+def option(group: str, name: str) -> str:
+    """The file of a law or a cost model, which says where its numbers are from."""
+    from precisionlaws.config import ConfigError, nearest
+    from precisionlaws.overrides import CONF
+
+    known = sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"no {group} {name!r}{nearest(name, known)}")
+    return (CONF / group / f"{name}.yaml").read_text()
+
+
 def table(name: str) -> str:
     """The recipe of a public table, and how to use it."""
     from precisionlaws.tables import CONF, recipe
@@ -64,4 +76,4 @@ def table(name: str) -> str:
     known = recipe(name)
     text = (CONF / f"{name}.yaml").read_text()
     file = known.url.rpartition("/")[2]
-    return f"{text}# fetch it by hand, then: precisionlaws fit {file} --table {name}"
+    return f"{text}# fetch it by hand, then: precisionlaws fit {file} --table {name}\n"
