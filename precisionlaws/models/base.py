@@ -57,8 +57,8 @@ class Model(Spec):
         """Every matrix of the blocks: these count as N, and these are quantized."""
         raise NotImplementedError
 
-    def other(self, size: Size, context: int) -> int:
-        """Parameters that are neither block matrices nor embedding nor head: norms, biases, positions."""
+    def other(self, size: Size, vocab: int, context: int) -> int:
+        """Parameters that are neither block matrices nor embedding nor head: gains, biases, positions."""
         raise NotImplementedError
 
     def mixing_flops(self, size: Size, context: int) -> int:

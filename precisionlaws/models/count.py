@@ -39,7 +39,8 @@ def resolved(model: Model, size: Size) -> Model:
 def counts(model: Model, size: Size, vocab: int, context: int) -> Counts:
     table = vocab * size.width
     N = sum(out * width for _, out, width in model.matrices(size))
-    return Counts(N, table, 0 if model.one_table else table, model.other(size, context))
+    other = model.other(size, vocab, context)
+    return Counts(N, table, 0 if model.one_table else table, other)
 
 
 def forward_flops(model: Model, size: Size, vocab: int, context: int) -> int:

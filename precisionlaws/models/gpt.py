@@ -49,7 +49,7 @@ class Gpt(Model):
             for name, shape in shapes.items()
         )
 
-    def other(self, size: Size, context: int) -> int:
+    def other(self, size: Size, vocab: int, context: int) -> int:
         C, matrices = size.width, self.matrices(size)
         biases = sum(out for _, out, _ in matrices)
         norms = 2 * C * (2 * size.depth + 1)  # gain and shift of two norms a block and of the last

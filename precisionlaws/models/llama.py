@@ -65,7 +65,7 @@ class Llama(Model):
             for name, shape in shapes.items()
         )
 
-    def other(self, size: Size, context: int) -> int:
+    def other(self, size: Size, vocab: int, context: int) -> int:
         return (2 * size.depth + 1) * size.width  # two norms a block and the last one
 
     def mixing_flops(self, size: Size, context: int) -> int:

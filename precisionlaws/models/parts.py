@@ -50,7 +50,31 @@ def project(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-class Linear(nn.Module):
+def spread(vector: Tensor, axes: int) -> Tensor:
+    """(n) as it is; (E, n) as (E, 1, ..., n) with so many axes."""
+    return vector if vector.dim() == 1 else vector.view(len(vector), *[1] * (axes - 2), -1)
+
+
+class Part(nn.Module):
+    """What owns parameters: ones at the start, biases zeros."""
+
+    def start(self, leaf: str, shape: torch.Size, seed: int, name: str) -> Tensor:
+        """The first value of the parameter `leaf`, a function of (seed, its full name, its shape)."""
+        return torch.zeros(shape) if leaf == "bias" else torch.ones(shape)
+
+
+class Drawn(Part):
+    """Starts from normal numbers of deviation `std`."""
+
+    std: float
+
+    def start(self, leaf: str, shape: torch.Size, seed: int, name: str) -> Tensor:
+        if leaf == "bias":
+            return super().start(leaf, shape, seed, name)
+        return self.std * normal(seed, name, shape)
+
+
+class Linear(Drawn):
     """A matrix, N(0, gain² / in) at the start, and maybe a bias, zero at the start."""
 
     bias: nn.Parameter | None
@@ -72,7 +96,7 @@ class Linear(nn.Module):
         return f"{tuple(self.weight.shape)}"
 
 
-class Embedding(nn.Module):
+class Embedding(Drawn):
     """Rows of a table; ids (..., T) -> (..., T, width)."""
 
     def __init__(self, vocab: int, width: int, std: float = 1.0) -> None:
@@ -88,7 +112,7 @@ class Embedding(nn.Module):
         return F.embedding(ids + first, self.weight.view(E * vocab, width))
 
 
-class Positions(nn.Module):
+class Positions(Drawn):
     """A learned vector per position, added to the embedding; x (..., T, width)."""
 
     def __init__(self, context: int, width: int, std: float = 1.0) -> None:
@@ -108,35 +132,32 @@ def fits(length: int, context: int) -> None:
         raise ValueError(f"sequences of {length} tokens are longer than the context of {context}")
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Part):
     """(x - mean) / deviation * weight + bias over the last axis (Ba et al. 2016, arXiv:1607.06450)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight, self.bias = unset(width), unset(width)
         self.eps = eps
-        self.std: float | None = None  # ones
 
     def forward(self, x: Tensor) -> Tensor:
         w, b, width = self.weight, self.bias, x.shape[-1:]
         if w.dim() == 1:
             return F.layer_norm(x, width, w, b, self.eps)
-        w, b = (t.view(t.shape[0], *[1] * (x.dim() - 2), -1) for t in (w, b))
+        w, b = spread(w, x.dim()), spread(b, x.dim())
         return F.layer_norm(x, width, None, None, self.eps) * w + b
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Part):
     """x / rms(x) * weight over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = unset(width)
         self.eps = eps
-        self.std: float | None = None  # ones
 
     def forward(self, x: Tensor) -> Tensor:
-        w = self.weight
-        w = w if w.dim() == 1 else w.view(w.shape[0], *[1] * (x.dim() - 2), -1)
+        w = spread(self.weight, x.dim())
         # (Autocast would round the product that sums up a row.)
         if (
             x.device.type != "cpu"
@@ -240,15 +261,18 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.head_dim))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, repeat: int) -> Tensor:
-    """Causal softmax attention; q (..., T, H, D), k and v (..., T, H / repeat, D) -> (..., T, H·D)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, repeat: int, scale: float | None = None) -> Tensor:
+    """Causal softmax attention; q (..., T, H, D), k and v (..., T, H / repeat, D) -> (..., T, H·D).
+
+    scale: of the scores; None: 1/√D.
+    """
     lead = q.shape[:-2]
     if len(lead) > 2:  # the fast path has one axis of sequences
         q, k, v = (t.flatten(0, -4) for t in (q, k, v))
     if repeat > 1:
         k, v = (t.repeat_interleave(repeat, -2) for t in (k, v))
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     return y.transpose(1, 2).reshape(*lead, -1)
 
 
@@ -356,24 +380,27 @@ def initialize(model: nn.Module, seed: int) -> None:
     So every bit width of a seed starts from the same numbers, on every device, in whatever order
     parameters are made. Raises: TypeError for a parameter that no part of ours owns.
     """
-    ours = (Linear, Embedding, Positions, RMSNorm, LayerNorm)
-    owners = {n: m for n, m in model.named_modules() if isinstance(m, ours)}
+    owners = {n: m for n, m in model.named_modules() if isinstance(m, Part)}
     for name, parameter in model.named_parameters():
         owner, _, leaf = name.rpartition(".")
         if owner not in owners:
             raise TypeError(f"no rule initializes {name}: only parts of models.parts have one")
-        std = 0.0 if leaf == "bias" else owners[owner].std
         with torch.no_grad():
-            parameter.copy_(start(std, seed, name, parameter.shape))
+            parameter.copy_(owners[owner].start(leaf, parameter.shape, seed, name))
+    constrain(model)
 
 
-def start(std: float | None, seed: int, name: str, shape: torch.Size) -> Tensor:
-    """Normal numbers of one parameter, drawn on the CPU in fp32; ones if `std` is None, zeros if 0."""
-    if not std:
-        return torch.ones(shape) if std is None else torch.zeros(shape)
+def normal(seed: int, name: str, shape: torch.Size) -> Tensor:
+    """Standard normal numbers of one parameter, drawn on the CPU in fp32."""
     digest = hashlib.sha256(f"{seed}/{name}/{tuple(shape)}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.randn(shape, generator=generator) * std
+    return torch.randn(shape, generator=generator)
+
+
+def constrain(model: nn.Module) -> None:
+    """What a model does to its parameters after initialization and after every step, if anything."""
+    if (own := getattr(model, "constrain", None)) is not None:
+        own()
 
 
 def stack(members: Sequence[nn.Module]) -> nn.Module:

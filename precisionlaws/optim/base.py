@@ -52,14 +52,15 @@ class Optim(Spec):
         return rules.batch_tokens(N)
 
     def build(self, model: "nn.Module") -> "torch.optim.Optimizer":
-        """The optimizer of all parameters of `model`. What the model has to do after every step
-        (`after_step`, if it has one) is done by each step. Raises: ValueError if lr is not resolved."""
+        """The optimizer of all parameters of `model`; each step ends with what the model has to do then
+        (`constrain`, if it has one). Raises: ValueError if lr is not resolved."""
         if self.lr is None:
             raise ValueError("lr is not resolved: call resolved(N, width, batch) first")
+        from precisionlaws.models.parts import constrain
+
         decay = self.DECAY if self.weight_decay is None else self.weight_decay
         optimizer = self.update(groups(model, decay))
-        if (after := getattr(model, "after_step", None)) is not None:
-            optimizer.register_step_post_hook(lambda *_: after())
+        optimizer.register_step_post_hook(lambda *_: constrain(model))
         return optimizer
 
     def update(self, groups: list[dict[str, Any]]) -> "torch.optim.Optimizer":

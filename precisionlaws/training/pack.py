@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precisionlaws.models.parts import stack
+from precisionlaws.models.parts import constrain, stack
 from precisionlaws.quant.attachment import attach, weights_quantized_once
 from precisionlaws.quant.members import packed
 from precisionlaws.run import RunConfig
@@ -85,7 +85,7 @@ class Update:
     def __init__(
         self, model: nn.Module, members: Sequence[State], runs: Sequence[RunConfig]
     ) -> None:
-        self.members = members
+        self.model, self.members = model, members
         groups = runs[0].optimizer.build(model).param_groups
         self.parameters: list[nn.Parameter] = [p for g in groups for p in g["params"]]
         self.sizes = [p[0].numel() for p in self.parameters]
@@ -127,6 +127,7 @@ class Update:
         for p, part in zip(self.parameters, self.split(new), strict=True):
             p.copy_(part.view_as(p))
             p.grad = None
+        constrain(self.model)
         return norms.squeeze(1)
 
     def join(self, tensors: Iterable[Tensor | None]) -> Tensor:
