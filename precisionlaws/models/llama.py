@@ -1,12 +1,13 @@
 """Llama: pre-norm blocks of rotary (grouped-query) attention and SwiGLU, without biases.
 
-Touvron et al. 2023 (arXiv:2302.13971); grouped queries: Ainslie et al. 2023 (arXiv:2305.13245).
+Touvron et al. 2023 (arXiv:2302.13971); grouped queries: Ainslie et al. 2023 (arXiv:2305.13245); norms of
+queries and keys, per head and before the rotation, as in Qwen 3: Henry et al. 2020 (arXiv:2010.04245).
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from precisionlaws.config import ConfigError, ranged
+from precisionlaws.config import ConfigError, neutral, ranged
 from precisionlaws.models.base import Matrix, Model, Size
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Llama(Model):
     rope_base: float = ranged(1)
     norm_eps: float = ranged(0)
     tied: bool  # embedding and head share one matrix
+    qk_norm: bool = neutral(False)
+    activation: Literal["silu", "gelu", "relu", "relu2"] = neutral("silu")  # of the gate
 
     @property
     def one_table(self) -> bool:
@@ -66,7 +69,8 @@ class Llama(Model):
         )
 
     def other(self, size: Size, vocab: int, context: int) -> int:
-        return (2 * size.depth + 1) * size.width  # two norms a block and the last one
+        heads = 2 * size.depth * size.head_dim * self.qk_norm
+        return heads + (2 * size.depth + 1) * size.width  # two norms a block and the last one
 
     def mixing_flops(self, size: Size, context: int) -> int:
         # q·k and p·v over the whole square: the convention of torch's FlopCounterMode
@@ -79,12 +83,13 @@ class Llama(Model):
         D = size.head_dim
         q_rope = parts.Rope(D, size.heads, context, self.rope_base)
         k_rope = parts.Rope(D, kv // D, context, self.rope_base)
+        norm, act = eps if self.qk_norm else None, parts.ACTIVATIONS[self.activation]
         blocks = [
             parts.Block(
                 parts.RMSNorm(C, eps),
-                parts.Attention(C, size.heads, kv // D, size.depth, (q_rope, k_rope)),
+                parts.Attention(C, size.heads, kv // D, size.depth, (q_rope, k_rope), qk_norm=norm),
                 parts.RMSNorm(C, eps),
-                parts.SwiGLU(C, F, size.depth),
+                parts.GatedMLP(C, F, size.depth, act),
             )
             for _ in range(size.depth)
         ]

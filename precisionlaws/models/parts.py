@@ -10,9 +10,10 @@ sums over short rows and chains of elementwise operations have hand-written back
 """
 
 import copy
+import functools
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -229,7 +230,10 @@ class _Rotate(torch.autograd.Function):
 
 
 class Attention(nn.Module):
-    """Causal attention; `kv_heads` heads of keys and values, each shared by heads / kv_heads queries."""
+    """Causal attention; `kv_heads` heads of keys and values, each shared by heads / kv_heads queries.
+
+    qk_norm: eps of an RMSNorm of every query and key over its head, before the rotation; None: no norm.
+    """
 
     def __init__(
         self,
@@ -239,10 +243,14 @@ class Attention(nn.Module):
         depth: int,
         ropes: tuple[Rope, Rope] | None = None,
         bias: bool = False,
+        qk_norm: float | None = None,
     ) -> None:
         """ropes: rotations of the queries and of the keys."""
         super().__init__()
-        self.rope_q, self.rope_k = ropes or (nn.Identity(), nn.Identity())
+        turns: Sequence[nn.Module] = ropes or (nn.Identity(), nn.Identity())
+        if qk_norm is not None:
+            turns = [nn.Sequential(RMSNorm(width // heads, qk_norm), turn) for turn in turns]
+        self.rope_q, self.rope_k = turns
         self.head_dim, self.repeat = width // heads, heads // kv_heads
         self.q = Linear(width, width, bias=bias)
         self.k = Linear(width, kv_heads * self.head_dim, bias=bias)
@@ -276,37 +284,48 @@ def attend(q: Tensor, k: Tensor, v: Tensor, repeat: int, scale: float | None = N
     return y.transpose(1, 2).reshape(*lead, -1)
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate x) * up x) (Shazeer 2020, arXiv:2002.05202)."""
+def relu2(x: Tensor) -> Tensor:
+    """So et al. 2021 (arXiv:2109.08668)."""
+    return F.relu(x).square()
 
-    def __init__(self, width: int, hidden: int, depth: int) -> None:
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": relu2,
+}
+
+
+class GatedMLP(nn.Module):
+    """down(act(gate x) * up x) (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, width: int, hidden: int, depth: int, act: Callable[[Tensor], Tensor]):
         super().__init__()
         self.gate = Linear(width, hidden)
         self.up = Linear(width, hidden)
         self.down = Linear(hidden, width, gain=1 / math.sqrt(2 * depth))
         self.in_mlp, self.in_down = Seam(width), Seam(hidden)
+        self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.in_mlp(x)
-        return self.down(self.in_down(F.silu(self.gate(x)) * self.up(x)))
+        return self.down(self.in_down(self.act(self.gate(x)) * self.up(x)))
 
 
-class GeluMLP(nn.Module):
-    """down(gelu(up x)), with biases (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+class MLP(nn.Module):
+    """down(act(up x)), with biases."""
 
-    approximate: as torch calls it, `tanh` or `none`.
-    """
-
-    def __init__(self, width: int, hidden: int, depth: int, approximate: str) -> None:
+    def __init__(self, width: int, hidden: int, depth: int, act: Callable[[Tensor], Tensor]):
         super().__init__()
         self.up = Linear(width, hidden, bias=True)
         self.down = Linear(hidden, width, 1 / math.sqrt(2 * depth), bias=True)
         self.in_mlp, self.in_down = Seam(width), Seam(hidden)
-        self.approximate = approximate
+        self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(self.up(self.in_mlp(x)), approximate=self.approximate)
-        return self.down(self.in_down(hidden))
+        return self.down(self.in_down(self.act(self.up(self.in_mlp(x)))))
 
 
 class Block(nn.Module):

@@ -40,6 +40,15 @@ def test_parameters(model: str, size: str) -> None:
     assert sum(m.weight.numel() for _, m in linears(built)) == c.N
 
 
+@pytest.mark.parametrize("model", ["llama", "gpt"])
+def test_parameters_of_every_option(model: str) -> None:
+    fields = {"kv_heads": 1, "qk_norm": True, "activation": "relu2", "tied": True}
+    spec, dims = build(option("model", model) | fields, Model), parts(model, "50k")[1]
+    assert isinstance(spec, Model)
+    built = spec.build(dims, VOCAB, CONTEXT)
+    assert counts(spec, dims, VOCAB, CONTEXT).total == sum(p.numel() for p in built.parameters())
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_are_about_what_their_names_say(size: str) -> None:
     spec, dims = parts("llama", size)

@@ -20,6 +20,7 @@ from precisionlaws.quant import attach, fake_quantize
 from precisionlaws.quant.formats.int import Int
 
 SIZE = Size(depth=2, width=32, heads=2)
+VARIANTS = [{}, {"tied": False}, {"kv_heads": 1, "qk_norm": True, "activation": "relu2"}]
 NAMES = {"embed": "wte", "positions": "wpe", "norm": "ln_f", "blocks": "h"}  # ours -> GPT-2's
 LEAVES = {
     ".norm": ".ln_1",
@@ -167,7 +168,7 @@ def test_equals_the_equations(gelu: str) -> None:
     torch.testing.assert_close(model(ids), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("fields", [{}, {"tied": False}])
+@pytest.mark.parametrize("fields", VARIANTS)
 def test_a_later_token_never_changes_an_earlier_output(fields: dict[str, Any]) -> None:
     model, ids = made(**fields), tokens(2, 20)
     changed = ids.clone()
@@ -184,7 +185,7 @@ def test_shorter_sequences_are_prefixes() -> None:
         model(tokens(1, 25))
 
 
-@pytest.mark.parametrize("fields", [{}, {"tied": False}])
+@pytest.mark.parametrize("fields", VARIANTS)
 @pytest.mark.parametrize("bits", [16, 8])
 def test_pack_equals_members(fields: dict[str, Any], bits: int) -> None:
     members = [noisy(made(s, torch.float64, **fields)) for s in (0, 1)]
@@ -237,6 +238,24 @@ def test_weights_are_quantized_and_biases_are_not() -> None:
         assert torch.equal(got, want)
 
 
+def test_an_option_that_does_nothing_changes_no_name() -> None:
+    a, b = gpt(activation="relu"), gpt(activation="relu", gelu="erf")
+    assert a.normal() == b.normal() != gpt().normal()
+    assert gpt(kv_heads=2).resolved(SIZE).normal() == gpt().resolved(SIZE).normal()
+    assert gpt(kv_heads=1).resolved(SIZE).normal() != gpt().resolved(SIZE).normal()
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("silu", F.silu), ("relu", F.relu), ("relu2", lambda x: F.relu(x) ** 2)],
+)
+def test_activations(activation: str, expected: Any) -> None:
+    mlp = made(2, activation=activation).blocks[0].mlp
+    x, up = torch.randn(5, 32), mlp.up.weight
+    want = expected(x @ up.T) @ mlp.down.weight.T
+    torch.testing.assert_close(mlp(x), want, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_only_matrices_decay(tied: bool) -> None:
     model = made(tied=tied)
@@ -276,6 +295,7 @@ def test_layer_norm_with_members_equals_torch() -> None:
     [
         ({"gelu": "relu"}, "gelu must be one of tanh, erf, got relu"),
         ({"mlp_ratio": 0}, "mlp_ratio must be at least 0.01, got 0"),
+        ({"activation": "tanh"}, "activation must be one of gelu, silu, relu, relu2, got tanh"),
         ({"hidden": 0}, "hidden must be at least 1, got 0"),
     ],
 )

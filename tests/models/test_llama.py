@@ -18,6 +18,13 @@ from precisionlaws.models.parts import Decoder, RMSNorm, Rope, initialize, stack
 from precisionlaws.overrides import option
 
 SIZE = Size(depth=2, width=32, heads=2)
+VARIANTS = [
+    {},
+    {"kv_heads": 1},
+    {"tied": True},
+    {"qk_norm": True},
+    {"activation": "relu2", "qk_norm": True, "kv_heads": 1, "tied": True},
+]
 NAMES = {  # ours -> those of the reference implementation
     "embed": "model.embed_tokens",
     "norm": "model.norm",
@@ -136,7 +143,7 @@ def test_golden_trajectory(golden: tuple[dict[str, Any], dict[str, Tensor]]) -> 
     assert norms == pytest.approx(how["grad_norms_before_clip"], rel=2e-5)
 
 
-@pytest.mark.parametrize("fields", [{}, {"kv_heads": 1}, {"tied": True}])
+@pytest.mark.parametrize("fields", VARIANTS)
 def test_a_later_token_never_changes_an_earlier_output(fields: dict[str, Any]) -> None:
     model, ids = made(**fields), tokens(2, 20)
     changed = ids.clone()
@@ -155,7 +162,7 @@ def test_shorter_sequences_are_prefixes() -> None:
         model(tokens(1, 25))
 
 
-@pytest.mark.parametrize("fields", [{}, {"kv_heads": 1}, {"tied": True}])
+@pytest.mark.parametrize("fields", VARIANTS)
 def test_pack_equals_members(fields: dict[str, Any]) -> None:
     members = [made(s, torch.float64, **fields) for s in (0, 1)]
     pack, ids = stack(members), tokens(2, 3, 12)  # (E, B, T)
@@ -168,6 +175,54 @@ def test_pack_equals_members(fields: dict[str, Any]) -> None:
         expected = torch.autograd.grad(alone, list(member.parameters()), weights[e])
         for got, want in zip(grads, expected, strict=True):
             torch.testing.assert_close(got[e], want, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu", "relu2"])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_equals_the_equations(activation: str, kv_heads: int) -> None:
+    """Norms of queries and keys and the activation, by hand, in fp64."""
+    act = {"silu": F.silu, "gelu": F.gelu, "relu": F.relu, "relu2": lambda x: F.relu(x) ** 2}
+    fields = {"kv_heads": kv_heads, "qk_norm": True, "activation": activation}
+    model, ids = made(1, torch.float64, **fields), tokens(3, 9)
+    w, generator = dict(model.named_parameters()), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in w.values():
+            if p.dim() == 1:
+                p.normal_(generator=generator)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{name}.weight"]
+
+    def turned(x: Tensor) -> Tensor:  # (B, H, T, D)
+        rates = 10000.0 ** -(torch.arange(0, 16, 2, dtype=torch.float64) / 16)
+        angle = torch.outer(torch.arange(9, dtype=torch.float64), rates)
+        a, b = x.chunk(2, -1)
+        sin, cos = angle.sin(), angle.cos()
+        return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+    x = w["embed.weight"][ids]
+    for b in ("blocks.0", "blocks.1"):
+        h = norm(x, f"{b}.norm")
+        q, k, v = (
+            (h @ w[f"{b}.attn.{n}.weight"].T).view(3, 9, -1, 16).transpose(1, 2) for n in "qkv"
+        )
+        q = turned(norm(q, f"{b}.attn.rope_q.0"))
+        k = turned(norm(k, f"{b}.attn.rope_k.0"))
+        k, v = (t.repeat_interleave(2 // kv_heads, 1) for t in (k, v))
+        scores = (q @ k.mT / 4).masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf)
+        y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(3, 9, 32)
+        x = x + y @ w[f"{b}.attn.o.weight"].T
+        h = norm(x, f"{b}.mlp_norm")
+        gate = act[activation](h @ w[f"{b}.mlp.gate.weight"].T)
+        x = x + (gate * (h @ w[f"{b}.mlp.up.weight"].T)) @ w[f"{b}.mlp.down.weight"].T
+    expected = norm(x, "norm") @ w["head.weight"].T
+    torch.testing.assert_close(model(ids), expected, rtol=1e-6, atol=1e-5)  # tables are fp32
+
+
+def test_options_at_their_neutral_value_leave_no_trace() -> None:
+    a = llama().normal()
+    assert a is not None
+    assert not {"qk_norm", "activation"} & set(a)
 
 
 def test_rms_norm_equals_torch() -> None:
@@ -225,6 +280,7 @@ def test_forgotten_initialization_is_loud() -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
+        ({"activation": "tanh"}, "activation must be one of silu, gelu, relu, relu2, got tanh"),
         ({"kv_heads": 3}, "kv_heads must divide heads=2, got 3"),
         ({"mlp_ratio": 0}, "mlp_ratio must be at least 0.01, got 0"),
         ({"rope_base": "x"}, "rope_base must be a number, got 'x'"),
