@@ -250,9 +250,9 @@ def test_an_option_that_does_nothing_changes_no_name() -> None:
     [("silu", F.silu), ("relu", F.relu), ("relu2", lambda x: F.relu(x) ** 2)],
 )
 def test_activations(activation: str, expected: Any) -> None:
-    mlp = made(2, activation=activation).blocks[0].mlp
-    x, up = torch.randn(5, 32), mlp.up.weight
-    want = expected(x @ up.T) @ mlp.down.weight.T
+    mlp = made(2, activation=activation).get_submodule("blocks.0.mlp")
+    x, w = torch.randn(5, 32), dict(mlp.named_parameters())
+    want = expected(x @ w["up.weight"].T) @ w["down.weight"].T
     torch.testing.assert_close(mlp(x), want, rtol=1e-5, atol=1e-5)
 
 
