@@ -9,22 +9,28 @@ from precisionlaws.cli.shared import Out
 
 
 def command(
-    kind: Annotated[str, typer.Argument(help="optimal-bits, ptq or fit.")],
-    fits: Annotated[list[Path], typer.Argument(help="Fits as JSON (precisionlaws fit -o).")],
+    kind: Annotated[str, typer.Argument(help="loss, isoflop, effective, optimal-bits, ...")],
+    fits: Annotated[
+        list[Path], typer.Argument(help="Fits as JSON (precisionlaws fit -o); for curves a store.")
+    ],
     out: Out = None,
 ) -> None:
-    """Draw one figure; the ending of --out decides the format (default KIND.png)."""
+    """Draw one figure; the ending of --out decides the format (default KIND.png): svg, pdf, png, or csv for its data."""
     import io
 
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from precisionlaws.plots import plot
+    from precisionlaws.plots import numbers, plot, reads_store
     from precisionlaws.store import write
 
-    data = [read_fit(path) for path in fits]
+    data: Any = str(fits[0]) if reads_store(kind) else [read_fit(path) for path in fits]
     path = out or Path(f"{kind}.png")
-    figure = plot(kind, data if len(data) > 1 else data[0])
+    if path.suffix == ".csv":
+        write(path, numbers(kind, data).to_csv(index=False))
+        print(path)
+        return
+    figure = plot(kind, data)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip(".") or "png")
     write(path, buffer.getvalue())

@@ -26,9 +26,9 @@ def summary(fit: "Fit", level: float = 0.95) -> str:
     if fit.interaction is not None:
         said.append(sentence(fit.interaction))
     lines += [*said, ""] if said else []
-    lines.append(f"certificate: {_evidence(fit.certificate)}")
+    lines.append(f"certificate: {evidence(fit.certificate)}")
     if fit.penalty_certificate is not None:
-        lines.append(f"certificate of δ: {_evidence(fit.penalty_certificate)}")
+        lines.append(f"certificate of δ: {evidence(fit.penalty_certificate)}")
     if fit.certificate.least:
         lines.append(f"least determined, about the centre of the data: {fit.certificate.least}")
     if fit.sensitivity:
@@ -102,7 +102,7 @@ def _cell(row: tuple[str, ...], i: int, size: list[int]) -> str:
     return row[i].rjust(size[i]) if i in (1, 2, 3, 4) else row[i].ljust(size[i])
 
 
-def _evidence(c: Certificate) -> str:
+def evidence(c: Certificate) -> str:
     verdict = "at a minimum" if c.ok else "NOT at a minimum"
     least = c.eigenvalues[0] if c.eigenvalues else 1.0
     bounds = f"; at a bound: {', '.join(c.bounds)}" if c.bounds else ""

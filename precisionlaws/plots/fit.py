@@ -62,6 +62,15 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     return fig
 
 
+def numbers(fits: tuple[Fit, ...]) -> "pd.DataFrame":
+    """N, D, what (is quantized), measured, fitted."""
+    import pandas as pd
+
+    rows = fits[0].rows
+    fitted = fits[0].predict(rows)["loss"].to_numpy(float)
+    return pd.DataFrame({"N": rows["N"], "D": rows["D"], "what": what(rows), "measured": rows["loss"], "fitted": fitted})  # fmt: skip
+
+
 def what(rows: "pd.DataFrame") -> np.ndarray:
     """What each run quantizes, in words."""
     names = []

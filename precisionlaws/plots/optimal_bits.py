@@ -12,6 +12,7 @@ from precisionlaws.planning.widths import Widths, continuous, efficiency, widths
 from precisionlaws.plots.style import COLORS, MARKERS, canvas
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -21,11 +22,7 @@ REGRET = 0.05
 
 def figure(fits: tuple[Fit, ...]) -> "Figure":
     """One curve or set of points per law; the 5% regret set is that of the form-free law if it is there."""
-    plain = [f.law.full_name for f in fits if not f.measured or not f.law.on("N") or f.law.on("D")]
-    if plain:
-        raise ValueError(
-            f"optimal-bits needs laws with an efficiency of bits and runs below 16 bits; {plain[0]} has none"
-        )
+    check(fits)
     fig, (ax,) = canvas(6.6, 4.4)
     tables = [widths(f) for f in fits]
     free = [i for i, f in enumerate(fits) if not continuous(f.law)]
@@ -51,8 +48,36 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     )
     ax.set_xlabel(f"training precision P (bits; {_roles(tables[lead])})")
     ax.set_ylabel("effective compute relative to 16 bits\n" r"$\mathrm{eff}(P)\,/\,(P/16)$")
+    ax.set_title(f"{len(fits[lead].rows)} runs in {fits[lead].clusters} families", loc="left")
     ax.legend(loc="upper right")
     return fig
+
+
+def check(fits: tuple[Fit, ...]) -> None:
+    """Raises: ValueError for a law whose best width hangs on the budget, or without bits."""
+    plain = [
+        f.law.full_name
+        for f in fits
+        if not f.measured or not f.law.on("N") or f.law.on("D") or f.law.added
+    ]
+    if plain:
+        raise ValueError(
+            f"optimal-bits needs laws with an efficiency of bits and runs below 16 bits; {plain[0]} has none"
+        )
+
+
+def numbers(fits: tuple[Fit, ...]) -> "pd.DataFrame":
+    """law, P, gain with its 95% interval, interpolated: at whole widths."""
+    import pandas as pd
+
+    check(fits)
+    out = []
+    for fit in fits:
+        table = widths(fit)
+        c = relative_cost(COST)(table.P)
+        low, high = _band(table.draws / c)
+        out.append(pd.DataFrame({"law": fit.law.full_name, "P": table.P, "gain": table.eff / c, "low": low, "high": high, "interpolated": ~table.trained}))  # fmt: skip
+    return pd.concat(out, ignore_index=True)
 
 
 def _curve(ax: "Axes", fit: Fit, table: Widths, i: int) -> None:

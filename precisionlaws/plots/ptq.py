@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precisionlaws.fitting import Fit
+from precisionlaws.planning.critical import critical_D
 from precisionlaws.plots.style import COLORS, MARKERS, canvas, count
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+FAR = 40.0  # times the largest D: a D_crit beyond it is not drawn
 
 
 def figure(fits: tuple[Fit, ...]) -> "Figure":
@@ -20,6 +24,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
             f"ptq needs a law with a PTQ term, such as ptq_kumar; {fit.law.full_name} has none"
         )
     rows: Any = fit.delta_rows
+    turns = numbers(fits)
     sizes, widths = np.unique(rows["N"]), np.unique(rows["P_post"])
     columns = min(len(sizes), 3)
     lines = -(-len(sizes) // columns)
@@ -45,9 +50,12 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
         ax.set_xscale("log")
         ax.set_yscale("symlog", linthresh=edge, linscale=0.4)
         ax.axhline(0, color="#777777", lw=0.8)
-        ax.set_title(f"N = {count(float(N))}")
+        ax.set_title(f"N = {count(float(N))} ({(rows['N'] == N).sum()} points)", fontsize=9.5)
+        _turning(ax, fit, turns[turns["N"] == N], widths, float(rows["D"].max()))
         tokens = np.unique(rows["D"])
-        if len(tokens) <= 6:
+        if len(tokens) <= 6 and float(turns["D_crit"].to_numpy().min()) > FAR * float(
+            rows["D"].max()
+        ):
             ax.set_xticks(tokens)
         ax.xaxis.set_major_formatter(lambda v, _: count(v))
         ax.xaxis.set_minor_formatter(lambda v, _: "")
@@ -58,8 +66,43 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
             ax.set_ylabel(r"loss added by rounding $\delta$ (nats per token)")
     fig.supxlabel("training tokens D", fontsize=10.5)
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside right center", title="weight bits\nafter training")
+    fig.legend(
+        handles, labels, loc="outside right center", title="weight bits\nafter training\n(★ D_crit)"
+    )
     return fig
+
+
+def numbers(fits: tuple[Fit, ...]) -> "pd.DataFrame":
+    """N, P_post, D_crit with its 95% interval: tokens beyond which more training hurts after rounding."""
+    import pandas as pd
+
+    fit, out = fits[0], []
+    rows: Any = fit.delta_rows
+    for N in np.unique(rows["N"]):
+        for P in np.unique(rows["P_post"]):
+            with np.errstate(all="ignore"):
+                D, cloud = (critical_D(fit.law, p, {"N": N, "P_post": P}) for p in (fit.params, fit.samples))  # fmt: skip
+            low, high = np.quantile(cloud, [0.025, 0.975], method="nearest")
+            out.append(
+                {"N": N, "P_post": P, "D_crit": float(D), "D_crit_low": low, "D_crit_high": high}
+            )
+    return pd.DataFrame(out)
+
+
+def _turning(ax: "Axes", fit: Fit, turns: Any, widths: np.ndarray, last: float) -> None:
+    """D_crit on each line, with its 95% interval, where it is not too far beyond the data."""
+    for i, P in enumerate(widths):
+        r = turns[turns["P_post"] == P].iloc[0]
+        if r["D_crit"] > FAR * last:
+            continue
+        D = np.geomspace(last, r["D_crit"], 20) if r["D_crit"] > last else np.array([r["D_crit"]])
+        x = fit.law.read({"N": np.full(len(D), r["N"]), "D": D, "P_post": np.full(len(D), P)})
+        delta = np.asarray(fit.law.penalty(fit.params, x))
+        color = COLORS[i % len(COLORS)]
+        ax.plot(D, delta, color=color, lw=1.0, ls=(0, (2, 2)))
+        ends = [r["D_crit_low"], min(r["D_crit_high"], 3 * FAR * last)]
+        ax.plot(ends, [delta[-1]] * 2, color=color, lw=1.6, alpha=0.6)
+        ax.plot(D[-1], delta[-1], "*", color=color, mec="black", mew=0.5, ms=11, zorder=5)
 
 
 def _width(

@@ -1,32 +1,44 @@
-"""Fits of a simulated study of the size of the demo."""
+"""Fits of the simulated study of tests/planning, and a store of the same runs."""
 
-import pandas as pd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 
-from precisionlaws.fitting import Fit, fit
-from precisionlaws.fitting.simulate import crossed, simulate
-from precisionlaws.laws import law
+import precisionlaws as pl
+from precisionlaws.fitting import Fit
+from precisionlaws.plots import reads_store
+from tests.planning.conftest import demo, fits
 
-TRUE = {
-    "A": 6.53, "alpha": 0.278, "B": 17.3, "beta": 0.188, "E": 0.0, "eff_w[3]": 0.55, "eff_w[4]": 0.87, "eff_w[6]": 0.98,
-    "eff_a[4]": 0.75, "eff_a[6]": 0.97, "eff_kv[4]": 0.92, "C_T": 0.018, "gamma_D": 0.69, "gamma_N": 0.25, "gamma_post": 0.63,
+__all__ = ["demo", "drawn", "fits", "store"]
+
+DATA = {
+    "optimal-bits": ("neff_kumar", "neff_free"), "ptq": ("ptq_kumar",), "pareto": ("neff_free", "ptq_kumar"),
+    "effective": ("neff_free", "neff_kumar"), "beliefs": ("neff_free", "neff_kumar"),
 }  # fmt: skip
-WIDTHS = [{"P_w": 3}, {"P_w": 4}, {"P_w": 6}, {"P_a": 4}, {"P_a": 6}, {"P_kv": 4}]
 
 
 @pytest.fixture(scope="session")
-def demo() -> pd.DataFrame:
-    design = crossed(
-        (6656, 20480, 50000), (62e3, 125e3, 250e3, 500e3), WIDTHS, post=(3, 4, 5, 6, 8)
-    )
-    noise = {"family_sd": 0.012, "branch_sd": 0.02, "run_sd": 0.008, "delta_sd": (3e-4, 0.15)}
-    return simulate(law("neff_free+ptq_kumar"), TRUE, design, **noise, seed=1)
+def drawn(fits: dict[str, Fit], store: Path) -> dict[str, object]:
+    """What each figure is drawn of."""
+    from precisionlaws.plots import kinds
 
-
-@pytest.fixture(scope="session")
-def fits(demo: pd.DataFrame) -> dict[str, Fit]:
-    """By law; few draws, for speed."""
     return {
-        name: fit(demo, name, resamples=300)
-        for name in ("chinchilla", "neff_kumar", "neff_free", "ptq_kumar")
+        kind: store if reads_store(kind) else [fits[n] for n in DATA.get(kind, ("neff_free",))]
+        for kind in kinds()
     }
+
+
+@pytest.fixture(scope="session")
+def store(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained runs of the study, recorded with a curve each."""
+    root = tmp_path_factory.mktemp("plots") / "store"
+    rows = demo[(demo["P_post"] == 16) & (demo["D"] >= 250e3)]
+    for r in rows.to_dict("records"):
+        bits = {f"P_{k}": r[f"P_{k}"] for k in ("w", "a", "kv")}
+        with pl.record(root, N=int(r["N"]), D=int(r["D"]), seed=int(r["seed"]), **bits) as run:
+            for step in range(30):
+                run.log(step, float(r["loss"]) + 3 * np.exp(-step / 5))
+            run.loss(float(r["loss"]))
+    return root

@@ -4,28 +4,37 @@ import importlib
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
 from precisionlaws.fitting import Fit
-from precisionlaws.plots import kinds, plot
+from precisionlaws.plots import kinds, numbers, plot
 
-DATA = {"optimal-bits": ("neff_kumar", "neff_free"), "ptq": ("ptq_kumar",), "fit": ("neff_free",)}
+UNITS = {
+    "optimal-bits": "bits", "effective": "bits", "beliefs": "FLOP", "next-runs": "tokens", "out-of-sample": "%",
+    "profiles": "nats", "residuals": "%", "pareto": "bytes",
+}  # fmt: skip
+
+
+def rebuilt(given: Any) -> Any:
+    """From JSON alone, as the command has it."""
+    return given if isinstance(given, Path) else [Fit.from_json(f.to_json()) for f in given]
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_every_figure_draws_from_json_alone(
-    fits: dict[str, Fit], kind: str, tmp_path: Path
+def test_every_figure_draws_from_what_is_on_disk(
+    drawn: dict[str, Any], kind: str, tmp_path: Path
 ) -> None:
-    chosen = [Fit.from_json(fits[name].to_json()) for name in DATA[kind]]
-    figure = plot(kind, chosen)
+    figure = plot(kind, rebuilt(drawn[kind]))
     assert isinstance(figure, Figure)
     for suffix in ("png", "pdf", "svg"):
         figure.savefig(tmp_path / f"figure.{suffix}")
         assert (tmp_path / f"figure.{suffix}").stat().st_size > 5000
-    text = " ".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")))  # pyright: ignore[reportAttributeAccessIssue]
-    assert {"optimal-bits": "bits", "ptq": "nats per token", "fit": "nats per token"}[kind] in text
+    texts = [t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text"))]  # pyright: ignore[reportAttributeAccessIssue]
+    assert UNITS.get(kind, "nats per token") in " ".join(texts)
+    assert any(c.isdigit() for c in " ".join(texts))  # n somewhere, beside the ticks
     assert (
         "matplotlib.pyplot" not in sys.modules
         or not importlib.import_module("matplotlib.pyplot").get_fignums()
@@ -33,10 +42,12 @@ def test_every_figure_draws_from_json_alone(
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_no_label_overlaps_another(fits: dict[str, Fit], kind: str) -> None:
-    figure = plot(kind, [fits[name] for name in DATA[kind]])
+def test_no_label_overlaps_another_or_leaves_the_page(drawn: dict[str, Any], kind: str) -> None:
+    figure = plot(kind, drawn[kind])
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()  # pyright: ignore[reportAttributeAccessIssue]
+    page = figure.bbox
+    said = [figure._suptitle] if figure._suptitle else []  # pyright: ignore[reportAttributeAccessIssue]
     for axes in (a for a in figure.axes if a.get_visible()):
         labels = [t for t in axes.get_xticklabels() if t.get_text() and t.get_visible()]
         boxes = [t.get_window_extent(renderer) for t in labels]
@@ -45,6 +56,80 @@ def test_no_label_overlaps_another(fits: dict[str, Fit], kind: str) -> None:
             (b for b in boxes if left - 1 <= (b.x0 + b.x1) / 2 <= right + 1), key=lambda b: b.x0
         )
         assert all(a.x1 <= b.x0 for a, b in pairwise(boxes))
+        said += [axes.xaxis.label, axes.title, axes._left_title]  # pyright: ignore[reportAttributeAccessIssue]
+    for text in (t for t in said if t.get_text()):
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= page.x0 - 2, text.get_text()
+        assert box.x1 <= page.x1 + 2, text.get_text()
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_the_data_behind_a_figure_are_a_table(drawn: dict[str, Any], kind: str) -> None:
+    table = numbers(kind, drawn[kind])
+    assert len(table) > 0
+    for low, high in (("low", "high"), ("run_low", "run_high"), ("D_crit_low", "D_crit_high")):
+        if low in table:
+            assert (table[low] <= table[high]).all()
+
+
+def test_points_of_a_figure_are_the_runs(drawn: dict[str, Any]) -> None:
+    fit = drawn["loss"][0]
+    plain = fit.rows[(fit.rows[["P_w", "P_a", "P_kv"]] >= 16).all(axis=1)]
+    for axes in plot("loss", fit).axes:
+        shown = [y for line in axes.lines if line.get_marker() != "None" for y in line.get_ydata()]  # pyright: ignore[reportGeneralTypeIssues]
+        assert sorted(shown) == pytest.approx(sorted(plain["loss"]))
+
+
+def test_lines_are_the_law(drawn: dict[str, Any]) -> None:
+    fit = drawn["loss"][0]
+    table = numbers("loss", fit)
+    assert fit.law.loss(fit.params, table[["N", "D"]]) == pytest.approx(table["loss"].to_numpy())
+    along = numbers("isoflop", fit)
+    assert (6 * along["N"] * along["D"]).to_numpy() == pytest.approx(along["flops"].to_numpy())
+    for _, part in along.groupby("flops"):
+        best = part.loc[part["loss"].idxmin()]
+        from precisionlaws.plots.isoflop import optima
+
+        own = optima(fit).set_index("flops").loc[best["flops"]]
+        assert own["loss"] <= best["loss"] + 1e-12
+        assert own["N_low"] <= own["N"] <= own["N_high"]
+
+
+def test_efficiencies_and_widths_are_those_of_the_plan(drawn: dict[str, Any]) -> None:
+    from precisionlaws.planning import plan
+
+    free = drawn["effective"][0]
+    table = numbers("effective", free)
+    for r in table.to_dict("records"):
+        assert r["eff"] == free.quantity(f"eff_{r['role']}({r['P']:g})")[0]
+    gain = numbers("optimal-bits", free).set_index("P")["gain"]
+    said = plan(free, flops=1e12).regret.set_index("P")["gain"]
+    assert gain.to_numpy() == pytest.approx(said.to_numpy())
+
+
+def test_pareto_keeps_every_point_of_the_largest_D(drawn: dict[str, Any]) -> None:
+    table = numbers("pareto", drawn["pareto"])
+    assert set(table["D"]) == {500e3}
+    assert set(table["how"]) == {"trained", "rounded"}
+    assert (table["bytes"] == table["N"] * table["bits"] / 8).all()
+    assert set(table[table["how"] == "rounded"]["bits"]) == {3, 4, 5, 6, 8}
+
+
+def test_residuals_are_measured_over_fitted(drawn: dict[str, Any]) -> None:
+    fit = drawn["residuals"][0]
+    table = numbers("residuals", fit)
+    fitted = fit.law.loss(fit.params, fit.rows)
+    assert table["percent"].to_numpy() == pytest.approx(100 * (fit.rows["loss"] / fitted - 1).to_numpy())  # fmt: skip
+    assert table["bits"].min() == 3
+
+
+def test_curves_end_where_the_runs_do(store: Path) -> None:
+    table = numbers("curves", store)
+    last = table.groupby("run_id").last()
+    assert set(table["format"]) == {"16 bits", "w3", "w4", "w6", "a4", "a6", "kv4"}
+    assert last["tokens"].to_numpy() == pytest.approx(500e3)
+    with pytest.raises(ValueError, match="drawn of a store, not of fits"):
+        plot("curves", [])
 
 
 def test_one_fit_need_not_be_wrapped(fits: dict[str, Fit]) -> None:
@@ -62,7 +147,12 @@ def test_same_fit_same_picture(fits: dict[str, Fit], tmp_path: Path) -> None:
     [
         ("optimal-bit", "neff_free", "did you mean 'optimal-bits'"),
         ("style", "neff_free", "no figure 'style'"),
+        ("report", "neff_free", "no figure 'report'"),
         ("optimal-bits", "chinchilla", "needs laws with an efficiency of bits"),
+        ("effective", "chinchilla", "needs laws with an efficiency of bits"),
+        ("beliefs", "chinchilla", "needs laws with an efficiency of bits"),
+        ("pareto", "chinchilla", "needs runs with weights below 16 bits"),
+        ("next-runs", "chinchilla", "no width below 16 bits"),
         ("ptq", "neff_free", "needs a law with a PTQ term"),
     ],
 )
@@ -76,3 +166,5 @@ def test_what_cannot_be_drawn_is_said(
 def test_no_fits() -> None:
     with pytest.raises(ValueError, match="at least one fit"):
         plot("fit", [])
+    with pytest.raises(ValueError, match="drawn of fits, not of 'results'"):
+        plot("fit", "results")

@@ -1,0 +1,52 @@
+"""The best width against compute, by law and cost model, beside what was published."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from precisionlaws.fitting import Fit
+from precisionlaws.planning.beliefs import POOL, beliefs
+from precisionlaws.plots.effective import usable
+from precisionlaws.plots.style import canvas, of_order, spent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COSTS = ("paper", "a100_int")
+DECADES = 6  # of compute above the largest run
+
+
+def figure(fits: tuple[Fit, ...]) -> "Figure":
+    """95% bands of P* of each fit; published constants dashed; the grey region is where runs were measured."""
+    usable(fits)
+    table = numbers(fits)
+    fig, axes = canvas(6.6, 3.9, ncols=len(COSTS), sharey=True)
+    C = spent(fits[0].rows)
+    for ax, cost in zip(axes, COSTS, strict=True):
+        own = table[(table["cost"] == cost) & ~table["published"]]
+        for i, (name, part) in enumerate(own.groupby("law", sort=False)):
+            color, marker = of_order(i)
+            style = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.4}
+            ax.fill_between(part["flops"], part["low"], part["high"], color=color, alpha=0.14, lw=0)
+            ax.plot(part["flops"], part["P"], label=str(name).removeprefix("chinchilla+"), **style)
+        said = table[(table["cost"] == cost) & table["published"]]
+        for name, part in said.groupby("law", sort=False):
+            dashes = (0, (5, 2)) if str(name).startswith("Kumar") else (0, (1, 1.5))
+            ax.plot(part["flops"], part["P"], color="black", lw=1.3, ls=dashes, label=f"{name}, published")  # fmt: skip
+        ax.axvspan(float(C.min()), float(C.max()), color="#999999", alpha=0.15, lw=0)
+        ax.set_xscale("log")
+        ax.set_title(f"cost: {cost}", loc="left")
+        ax.set_xlabel("budget (FLOP); grey: measured")
+        ax.set_ylim(0, 16.5)
+        ax.set_yticks([2, 4, 6, 8, 10, 12, 14, 16])
+    axes[0].set_ylabel("compute-optimal width P* (bits)")
+    axes[0].legend(loc="upper left", fontsize=8)
+    return fig
+
+
+def numbers(fits: tuple[Fit, ...]) -> Any:
+    """`planning.beliefs` over budgets from the measured ones to far beyond."""
+    C = spent(fits[0].rows)
+    flops = np.geomspace(float(C.min()), float(C.max()) * 10**DECADES, 6)
+    table: Any = beliefs(usable(fits), flops=list(flops), costs=COSTS)
+    return table[table["law"] != POOL].reset_index(drop=True)
