@@ -76,6 +76,11 @@ class RunConfig(Spec):
             for role in ("weights", "activations"):
                 located(f"quant.{role}", getattr(self.quant, role).fits, inner, name)
             located("quant.gradients", self.quant.gradients.fits, out, name)
+        if not self.model.CACHE and not self.quant.kv.off:
+            raise ConfigError(
+                f"quant.kv.bits must be 16 with model={self.model.SHORT}, which has no KV cache, "
+                f"got {self.quant.kv.bits:g}"
+            )
         located("quant.kv", self.quant.kv.fits, self.size.head_dim, "a head")
         for role in ("activations", "kv", "gradients"):
             format = getattr(self.quant, role)

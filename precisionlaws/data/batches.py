@@ -14,7 +14,16 @@ import numpy as np
 class Batches:
     """Windows of `context` + 1 tokens that overlap by one; every epoch is a new permutation of all."""
 
-    def __init__(self, tokens: np.ndarray, context: int, sequences: int, key: str):
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        context: int,
+        sequences: int,
+        key: str,
+        hidden: float | None = None,
+    ):
+        """hidden: share of tokens to hide, for models that fill them in."""
+        self.hidden = hidden
         self.tokens, self.context, self.sequences, self.key = tokens, context, sequences, key
         self.windows = (len(tokens) - 1) // context
         self._orders: dict[int, np.ndarray] = {}
@@ -27,10 +36,13 @@ class Batches:
         return self._orders[epoch]
 
     def at(self, step: int) -> np.ndarray:
-        """The batch of step 0, 1, ...: (sequences, context + 1) uint8."""
+        """The batch of step 0, 1, ...: (sequences, context + 1) uint8; with hidden tokens as `hide` has it."""
         index = np.arange(step * self.sequences, (step + 1) * self.sequences)
         rows = [self.order(int(i) // self.windows)[int(i) % self.windows] for i in index]
-        return cut(self.tokens, np.array(rows), self.context)
+        windows = cut(self.tokens, np.array(rows), self.context)
+        if self.hidden is None:
+            return windows
+        return hide(windows[:, :-1], self.hidden, f"{self.key}/hidden/{step}")
 
     def epochs(self, tokens: int) -> float:
         """How often `tokens` go through the corpus; above 1 sequences repeat."""
@@ -41,6 +53,16 @@ def held_out_windows(tokens: np.ndarray, context: int, count: int) -> np.ndarray
     """`count` windows of the validation tokens, the same for every run of a study: (count, context + 1)."""
     windows = (len(tokens) - 1) // context
     return cut(tokens, permutation(windows, "validation")[:count], context)
+
+
+def hide(ids: np.ndarray, share: float, key: str) -> np.ndarray:
+    """The same share of every sequence hidden, token t as ~t: (sequences, T) -> int16."""
+    n, T = ids.shape
+    words = philox(key, n * T).reshape(n, T)
+    chosen = np.argsort(words, axis=1, kind="stable")[:, : max(1, round(share * T))]
+    out = ids.astype(np.int16)
+    np.put_along_axis(out, chosen, ~np.take_along_axis(out, chosen, 1), 1)
+    return out
 
 
 def documents_of(starts: np.ndarray, tokens: int, context: int, count: int) -> np.ndarray:
@@ -56,6 +78,9 @@ def cut(tokens: np.ndarray, windows: np.ndarray, context: int) -> np.ndarray:
 def permutation(n: int, key: str) -> np.ndarray:
     """A permutation of range(n) from Philox's raw words: numpy promises those never to change, while
     `Generator.permutation` may differ between its releases."""
+    return np.argsort(philox(key, n), kind="stable")
+
+
+def philox(key: str, n: int) -> np.ndarray:
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
-    words = np.random.Philox(key=seed).random_raw(n)
-    return np.argsort(words, kind="stable")
+    return np.random.Philox(key=seed).random_raw(n)

@@ -37,12 +37,13 @@ class Model(Spec):
 
     objective: `causal` (the next token) or `masked` (tokens that are hidden, training/objectives.py).
     LR_FACTOR: its best rate over that of a Llama, by measurement. NORMALIZES: its matrices, after every
-    step, so that it needs neither weight decay nor warm-up.
+    step, so that it needs neither weight decay nor warm-up. CACHE: it keeps keys and values.
     """
 
     objective: ClassVar[str] = "causal"
     LR_FACTOR: ClassVar[float] = 1.0
     NORMALIZES: ClassVar[bool] = False
+    CACHE: ClassVar[bool] = True
 
     @property
     def one_table(self) -> bool:
@@ -64,6 +65,11 @@ class Model(Spec):
     def mixing_flops(self, size: Size, context: int) -> int:
         """Forward FLOPs per token that multiply activations with activations (attention)."""
         raise NotImplementedError
+
+    def hidden_share(self, training: bool) -> float | None:
+        """The share of tokens that are hidden where it is trained, or where its loss is measured; None: it
+        predicts the next token."""
+        return None
 
     def build(self, size: Size, vocab: int, context: int) -> "nn.Module":
         """The model, ids (B, T) -> logits (B, T, vocab); parameters are NaN until initialized."""

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precisionlaws import heldout
-from precisionlaws.data.batches import documents_of, held_out_windows
+from precisionlaws.data.batches import documents_of, held_out_windows, hide
 from precisionlaws.run import Exec, RunConfig
 from precisionlaws.training.loop import Interrupted
+from precisionlaws.training.objectives import asked, pairs
 
 BATCH = 32  # sequences; the loss of a run depends on it only where a scale spans sequences
 
@@ -63,11 +64,13 @@ def clusters(values: np.ndarray, documents: np.ndarray | None) -> np.ndarray:
 
 
 def held_out(run: RunConfig, device: str) -> Tensor:
-    """The study's validation sequences: (sequences, context + 1) uint8."""
-    data = run.data
+    """The study's validation sequences: (sequences, context + 1) uint8, or with hidden tokens (`hide`)."""
+    data, hidden = run.data, run.model.hidden_share(training=False)
     windows = held_out_windows(
         data.corpus().validation, data.context, data.eval_tokens // data.context
     )
+    if hidden is not None:
+        windows = hide(windows[:, :-1], hidden, "validation/hidden")
     return torch.from_numpy(windows).to(device)
 
 
@@ -112,7 +115,7 @@ def evaluate(
 
 
 def sequence_losses(model: nn.Module, ids: Tensor) -> Tensor:
-    ids = ids.long()
-    logits = model(ids[:, :-1])  # (B, T, vocab)
-    token = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")  # (B, T)
-    return token.double().mean(1)
+    inputs, targets = pairs(model, ids)
+    logits = model(inputs)  # (B, T, vocab)
+    token = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (B, T)
+    return token.double().mean(1) / asked(targets)

@@ -11,6 +11,7 @@ from torch import Tensor
 from precisionlaws.data.batches import Batches
 from precisionlaws.quant.attachment import clocks, weights_quantized_once
 from precisionlaws.run import RunConfig
+from precisionlaws.training.objectives import pairs
 from precisionlaws.training.state import State
 
 # Between two looks at the device, for divergence, interruption and progress, whichever comes first.
@@ -27,10 +28,9 @@ class Interrupted(Exception):
 
 
 def batches_of(run: RunConfig) -> Batches:
-    data = run.data
-    return Batches(
-        data.corpus().train, data.context, run.batch // data.context, f"{run.seed}/{run.shape_key}"
-    )
+    data, key = run.data, f"{run.seed}/{run.shape_key}"
+    hidden = run.model.hidden_share(training=True)
+    return Batches(data.corpus().train, data.context, run.batch // data.context, key, hidden)
 
 
 def advance(
@@ -94,10 +94,10 @@ def backward(state: State, ids: Tensor, micro_batch: int | None) -> Tensor:
 
 
 def mean_loss(state: State, ids: Tensor) -> Tensor:
-    """Cross-entropy of the next token over a batch (B, T + 1), nats per token."""
-    tokens = ids.long()
-    logits = state.forward(tokens[:, :-1])  # (B, T, vocab)
-    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    """Cross-entropy over a batch, nats per token that is asked for."""
+    inputs, targets = pairs(state.model, ids)
+    logits = state.forward(inputs)  # (B, T, vocab)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 def flush(state: State, rows: list[tuple[int, Tensor, float, Tensor]]) -> None:

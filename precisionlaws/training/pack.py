@@ -24,6 +24,7 @@ from precisionlaws.quant.members import packed
 from precisionlaws.run import RunConfig
 from precisionlaws.training import loop
 from precisionlaws.training.compiler import compiled
+from precisionlaws.training.objectives import asked, pairs
 from precisionlaws.training.state import State, fresh
 
 LANE = 64  # parameters; rows are padded to it, so that members begin at whole vectors
@@ -51,7 +52,7 @@ class Pack:
         self.step = 0
 
     def batch(self) -> Tensor:
-        """Every member's batch of this step: (E, sequences, context + 1) uint8."""
+        """Every member's batch of this step: (E, sequences, ...)."""
         found = {seed: stream.at(self.step) for seed, stream in self.streams.items()}
         return torch.from_numpy(np.stack([found[r.seed] for r in self.runs])).to(self.device)
 
@@ -226,11 +227,11 @@ def backward(pack: Pack, ids: Tensor) -> Tensor:
 
 
 def mean_losses(pack: Pack, ids: Tensor) -> Tensor:
-    """Cross-entropy of the next token of each member's batch: (E, B, T + 1) -> (E,), nats per token."""
-    tokens = ids.long()
-    logits = pack.forward(tokens[..., :-1])  # (E, B, T, vocab)
-    token = F.cross_entropy(logits.flatten(0, 2), tokens[..., 1:].flatten(), reduction="none")
-    return token.view(len(ids), -1).mean(1)
+    """Cross-entropy over each member's batch: (E, B, ...) -> (E,), nats per token that is asked for."""
+    inputs, targets = pairs(pack.model, ids)
+    logits = pack.forward(inputs)  # (E, B, T, vocab)
+    token = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
+    return token.view(len(ids), -1).mean(1) / asked(targets)
 
 
 def flush(
