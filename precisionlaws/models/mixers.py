@@ -10,6 +10,7 @@ x (x W_D + D), there of quasiseparable mixers only (others add x), is of the blo
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -164,10 +165,25 @@ def semiseparable(dt: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor
 
 def decays(total: Tensor) -> Tensor:
     """exp(total_t - total_s) for s ≤ t, else 0: (..., T) -> (..., T, T)"""
-    T = total.shape[-1]
-    later = torch.ones(T, T, dtype=torch.bool, device=total.device).triu(1)
-    difference = total.unsqueeze(-1) - total.unsqueeze(-2)
-    return difference.masked_fill(later, -math.inf).exp()  # (masked first: they would overflow)
+    return _Decays.apply(total)  # type: ignore[return-value]
+
+
+class _Decays(torch.autograd.Function):
+    """By hand, for fewer passes over (T, T)."""
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor) -> Tensor:
+        T = total.shape[-1]
+        later = torch.ones(T, T, dtype=torch.bool, device=total.device).triu(1)
+        y = total.unsqueeze(-1) - total.unsqueeze(-2)
+        y.masked_fill_(later, -math.inf).exp_()  # (masked first: they would overflow)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        g = grads[0] * ctx.saved_tensors[0]
+        return g.sum(-1) - g.sum(-2)
 
 
 def scan(x: Tensor, dt: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -228,12 +244,36 @@ class Conv(Drawn):
         self.std = 1 / math.sqrt(3 * taps)
 
     def forward(self, x: Tensor) -> Tensor:
-        T, taps = x.shape[-2], self.weight.shape[-1]
-        x = F.pad(x, (0, 0, taps // 2, taps // 2))
-        y = spread(self.bias, x.dim())
-        for k in range(taps):
-            y = torch.addcmul(y, x[..., k : k + T, :], spread(self.weight[..., k], x.dim()))
-        return y
+        taps = torch.stack([spread(w, x.dim()) for w in self.weight.unbind(-1)])
+        y: Tensor = _Convolve.apply(x, taps)  # type: ignore[assignment]
+        return y + spread(self.bias, x.dim())
+
+
+class _Convolve(torch.autograd.Function):
+    """x (..., T, C), taps (K, ..., C): a few passes of multiply and add, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        return slid(x, taps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (x, taps), g = ctx.saved_tensors, grads[0]
+        K, T = len(taps), g.shape[-2]
+        x = F.pad(x, (0, 0, K // 2, K // 2))
+        parts = [(x[..., k : k + T, :] * g).sum_to_size(taps.shape[1:]) for k in range(K)]
+        return slid(g, taps.flip(0)), torch.stack(parts)
+
+
+def slid(x: Tensor, taps: Tensor) -> Tensor:
+    """y_t = Σ_k taps_k x_(t + k - K // 2)"""
+    K, T = len(taps), x.shape[-2]
+    x = F.pad(x, (0, 0, K // 2, K // 2))
+    y = x[..., :T, :] * taps[0]
+    for k in range(1, K):
+        y.addcmul_(x[..., k : k + T, :], taps[k])
+    return y
 
 
 class Diagonal(Part):
