@@ -3,7 +3,7 @@
     python benchmarks/bench_kill.py [kills] [seed]
 
 40 runs and 16 PTQ points, as trunks one by one and as packs, undisturbed and with `kills` times SIGKILL: in
-three of five lives of the sweep a worker, all workers or the parent (half the time with all of them) after a
+half of the lives of the sweep a worker, all workers or the parent (half the time with all of them) after a
 random part of a second, also while they start; in the others right before or right after a rename or link to a
 place of the store, of which SITES lists every one that a sweep has. After each life: what was finished has
 kept every byte and `runs verify` finds no damage. Claim: nothing finished is ever lost, and the frames are
@@ -100,7 +100,9 @@ def disturbed(
     code = -1
     while code != 0:
         more = sum(dealt.values()) < kills
-        how = rng.choice(("worker", "workers", "parent", "site", "site")) if more else "none"
+        how = (
+            rng.choice(("worker", "workers", "parent", "site", "site", "site")) if more else "none"
+        )
         site = min(SITES, key=lambda s: (dealt[s], rng.random())) if how == "site" else ""
         process = life(store, pack, f"{site} {rng.randint(1, nth(site))}" * bool(site))
         if "resume" in site:  # written on the way out, and every half minute

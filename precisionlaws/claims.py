@@ -25,7 +25,10 @@ LOST_SECONDS = 600.0  # by two clocks, where one look must do: clocks of machine
 
 
 class Lease:
-    """A held claim; beats in a thread until released. Each beat also tells others how far the work is."""
+    """A held claim; beats in a thread until released. Each beat also tells others how far the work is.
+
+    A holder that slept for so long that another took over leaves the other's lease alone.
+    """
 
     def __init__(self, path: Path, owner: dict[str, object]):
         self.path, self.owner, self.beat = path, owner, 0
@@ -38,6 +41,8 @@ class Lease:
         while not self.done.wait(BEAT_SECONDS):
             self.beat += 1
             with suppress(OSError):  # a full disk must not end the work that could free it
+                if self.others():
+                    return
                 write(self.path, text(self.owner | self.note, self.beat))
 
     def tell(self, run: str, step: int, steps: int, batch: int, loss: float) -> None:
@@ -57,7 +62,15 @@ class Lease:
     def release(self) -> None:
         self.done.set()
         with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            if not self.others():
+                self.path.unlink(missing_ok=True)
+
+    def others(self) -> bool:
+        """Whether somebody else holds it by now."""
+        try:
+            return json.loads(self.path.read_text())["id"] != self.owner["id"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
 
 
 def text(owner: dict[str, object], beat: int) -> str:
