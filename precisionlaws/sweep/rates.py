@@ -84,7 +84,7 @@ def ratio(row: Mapping[str, Any]) -> float | None:
     try:
         per_token = row["flops"] / row["D"]
         if row["eval_id"] == "final":
-            steps = row["D"] / row["batch_tokens"]
+            steps = row["D"] / row["batch_tokens"] / row.get("exec.pack", 1)  # one launch for all
             estimate = cpu_seconds(row["flops"], steps, 0, per_token)
         else:
             estimate = cpu_seconds(0, 0, row["data.eval_tokens"], per_token)

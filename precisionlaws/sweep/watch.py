@@ -194,7 +194,8 @@ class Watch:
         trunk = max((j.branch for j in unit if j.run in self.have), default=0)
         steps = max((j.branch - trunk for j in train), default=0)
         steps = max(0, steps) + sum(j.steps - j.branch for j in train)
-        at = [c.note["step"] for c in claims for j in train if c.note.get("run") == j.run and "step" in c.note]  # fmt: skip
+        # Members of a pack hold leases of their own, which all name the run that leads.
+        at = [c.note["step"] for c in claims if c.unit == unit[0].unit and "step" in c.note and c.note["run"] not in self.have]  # fmt: skip
         steps -= max(0, max(at, default=0) - trunk)
         return max(0, steps) * unit[0].step_seconds + max(0, evaluations) * unit[0].eval_seconds
 
@@ -217,15 +218,18 @@ class Watch:
 def at_work(
     claims: Iterable[Claim], found: Iterable[Plan], finished: Container[str]
 ) -> dict[str, str]:
-    """Run -> running or stalled. A lease that names no run yet is at the first unfinished one of its unit."""
+    """Run -> running or stalled. A lease that names no run of its unit, because it has just begun or its trunk
+    is in a pack that another leads, is at the first unfinished one."""
     units: dict[str, list[str]] = {}
     for plan in found:
         for job in plan.jobs:
             units.setdefault(job.unit, []).append(job.run)
     working = {}
     for claim in claims:
-        first = next((r for r in units.get(claim.unit, []) if r not in finished), None)
-        run = claim.note.get("run", first)
+        mine = units.get(claim.unit, [])
+        run = claim.note.get("run")
+        if run is None or (mine and run not in mine):
+            run = next((r for r in mine if r not in finished), None)
         if run is not None:
             working[run] = "running" if claim.alive else "stalled"
     return working

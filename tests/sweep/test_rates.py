@@ -13,7 +13,7 @@ from precisionlaws.store import Store
 from precisionlaws.sweep.dry_run import estimate, table
 from precisionlaws.sweep.live import Live
 from precisionlaws.sweep.points import study
-from precisionlaws.sweep.rates import IDLE, Rates, device, rates
+from precisionlaws.sweep.rates import IDLE, Rates, device, rates, ratio
 from precisionlaws.sweep.schedule import Progress, units
 from precisionlaws.training.result import base_row
 
@@ -52,6 +52,16 @@ def test_what_finished_runs_took_is_what_others_will(tmp_path: Path) -> None:
     assert slow["seconds"] == pytest.approx(3 * idle["seconds"], rel=1e-6)
     assert "calibrated on 6 runs (3 times that of idle cores)" in table(slow)
     assert "no finished run to calibrate on" in table(idle)
+
+
+def test_runs_of_packs_are_measured_by_what_packs_should_take() -> None:
+    """A step of a pack is launched once: shares of that are not the speed of this machine."""
+    for pack in (1, 4):
+        for point in study("demo").points[::20]:
+            row = base_row(point.run, CPU) | {"eval_id": "final", "exec.pack": pack}
+            per_token, steps = row["flops"] / row["D"], row["D"] / row["batch_tokens"] / pack
+            seconds = 3 * cpu_seconds(row["flops"], steps, 0, per_token)
+            assert ratio(row | {"seconds": seconds}) == pytest.approx(3)
 
 
 def test_a_size_with_enough_runs_has_its_own_rate() -> None:

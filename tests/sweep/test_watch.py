@@ -126,6 +126,26 @@ def test_pace_and_time_left_are_of_those_who_work(store: Store, plan: Study) -> 
     assert "?" in table(Watch(store).look())[1]
 
 
+def test_what_a_pack_has_done_counts_for_every_member(store: Store, plan: Study) -> None:
+    """Two trunks in one pack: both leases name the run that leads."""
+    fp, w4 = unit_of(plan, "fp"), unit_of(plan, "w4")
+    jobs = {j.unit: j for j in plans(store)[0].jobs}
+
+    def look(step: int) -> Any:
+        note = {"run": runs(plan, "w4")[0], "step": step, "steps": 20, "loss": 3.0, "tokens": 10**6}
+        for unit in (fp, w4):
+            claim(store, unit.name, **note, seconds=100.0)
+        return Watch(store).look().rows[0]
+
+    start, later = look(0), look(10)
+    assert start.states["running"] == 2
+    assert start.pace == pytest.approx(2e4)
+    speed = start.pace * jobs[w4.name].second_per_token
+    assert start.left == pytest.approx((fp.seconds + w4.seconds) / speed, rel=0.02)
+    gained = 10 * (jobs[fp.name].step_seconds + jobs[w4.name].step_seconds)
+    assert start.left - later.left == pytest.approx(gained / speed, rel=1e-3)
+
+
 def test_a_silent_lease_is_stalled_by_its_content(
     store: Store, plan: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
