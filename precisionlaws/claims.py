@@ -35,7 +35,8 @@ class Lease:
         self.note: dict[str, object] = {}
         self.start, self.tokens = time.monotonic(), 0
         self.done = threading.Event()
-        threading.Thread(target=self.keep, daemon=True).start()
+        self.thread = threading.Thread(target=self.keep, daemon=True)
+        self.thread.start()
 
     def keep(self) -> None:
         while not self.done.wait(BEAT_SECONDS):

@@ -108,7 +108,8 @@ class Store:
             if made and self.root.is_dir():
                 self.root.rmdir()
             raise ConfigError(
-                f"store {str(self.root)!r} is not writable: {error.strerror}"
+                f"store {str(self.root)!r} is not writable: "
+                + ("it is a file, not a folder" if self.root.is_file() else str(error.strerror))
             ) from None
 
 

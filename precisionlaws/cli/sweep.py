@@ -64,6 +64,10 @@ def command(
     """Run a study, or go on with it: finished runs are never repeated."""
     if retry not in (None, "failed"):
         raise ValueError(f"--retry takes 'failed', got {retry!r}")
+    if fail_fast and max_failures not in (None, 1):
+        raise ValueError(
+            f"--fail-fast stops at the first failure, --max-failures {max_failures} later"
+        )
     from precisionlaws.cli.foresight import foresee, seeds_override
     from precisionlaws.store import Store
     from precisionlaws.sweep.points import study

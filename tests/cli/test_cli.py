@@ -61,6 +61,8 @@ MISTAKES = {
     "sweep nosuch": "no study 'nosuch'",
     "sweep demo size=8k": "size=8k: unknown size; did you mean '7k'?",
     "sweep demo --retry all": "--retry takes 'failed'",
+    "sweep demo --fail-fast --max-failures 3": "--fail-fast stops at the first failure",
+    "sweep demo --store file": "store 'file' is not writable: it is a file, not a folder",
     "fit nowhere": "does not exist; a store, a CSV or a parquet file is wanted",
     "fit empty": "holds no finished run",
     "fit no_d.csv": "needs the column(s) D; the frame has",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from precisionlaws.store import load
 from precisionlaws.sweep.launchers.local import cause
 
 COMMAND = [sys.executable, "-P", "-m", "precisionlaws.cli"]
+ALONE = "exec.pack=1"  # a unit for every trunk
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def study_file(tiny: list[str], tmp_path: Path) -> Path:
 
 def sweep(study: Path, store: Path, *more: str, **kwargs) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, "sweep", str(study), "--store", str(store), *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
 
 
 def frame(store: Path) -> pd.DataFrame:
@@ -66,14 +68,15 @@ def test_a_sweep_fills_its_store_once_and_the_api_agrees(study_file: Path, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False])
-def test_kill_9_half_way_and_again(study_file: Path, tmp_path: Path, whole_group: bool) -> None:
+def test_kill_9_half_way_and_again(
+    study_file: Path, tmp_path: Path, whole_group: bool, sweeps: Any
+) -> None:
     """Killed each time another trunk checkpoint has appeared, so that every restart goes on from one."""
     smooth, rough = tmp_path / "smooth", tmp_path / "rough"
     longer = "tokens=64000,256000"
     assert sweep(study_file, smooth, longer).returncode == 0
-    command = [*COMMAND, "sweep", str(study_file), "--store", str(rough), longer]
     for kills in range(1, 4):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        process = sweeps.begin(study_file, rough, longer)
         while len(list(rough.glob("trunks/*/step-*.safetensors"))) < kills:
             assert process.poll() is None, "ended before it could be killed"
             time.sleep(0.02)
@@ -97,16 +100,12 @@ def test_killed_ten_times_at_random_moments() -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_worker_leaves_its_unit_to_another(study_file: Path, tmp_path: Path) -> None:
-    command = [*COMMAND, "sweep", str(study_file), "--store", str(tmp_path / "s"), "tokens=512000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    while not list((tmp_path / "s").glob("claims/*.json")):
-        time.sleep(0.05)
-    worker = json.loads(next((tmp_path / "s").glob("claims/*.json")).read_text())["pid"]
-    os.kill(worker, signal.SIGTERM)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
-    assert "5 of 5 points" in out
+def test_sigterm_to_one_worker_leaves_its_unit_to_another(
+    study_file: Path, tmp_path: Path, sweeps: Any
+) -> None:
+    process = sweeps.begin(study_file, tmp_path / "s", ALONE, "tokens=128000")
+    os.kill(sweeps.holder(process, tmp_path / "s"), signal.SIGTERM)
+    assert "5 of 5 points" in sweeps.end(process)
 
 
 @pytest.mark.slow
@@ -135,35 +134,24 @@ def test_workers_import_nothing_from_the_current_folder(study_file: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_resumable_store(study_file: Path, tmp_path: Path) -> None:
-    command = [
-        *COMMAND,
-        "sweep",
-        str(study_file),
-        "--store",
-        str(tmp_path / "s"),
-        "tokens=512000,1024000",
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(8)
+def test_ctrl_c_leaves_a_resumable_store(study_file: Path, tmp_path: Path, sweeps: Any) -> None:
+    process = sweeps.begin(study_file, tmp_path / "s", ALONE, "tokens=512000,1024000")
+    sweeps.holder(process, tmp_path / "s")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=90)
-    assert process.returncode == 130, errors
-    assert "the same command goes on" in errors
-    assert "Traceback" not in errors
+    told = sweeps.end(process, 130)
+    assert "the same command goes on" in told
+    assert "Traceback" not in told
     assert list((tmp_path / "s").rglob("*.safetensors"))  # the workers saved before they left
     assert not [p for p in (tmp_path / "s" / "claims").iterdir() if p.suffix == ".json"]
 
 
 @pytest.mark.slow
-def test_two_sweeps_on_one_store_both_end_well(study_file: Path, tmp_path: Path) -> None:
-    command = [*COMMAND, "sweep", str(study_file), "--store", str(tmp_path / "s"), "--json"]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+def test_two_sweeps_on_one_store_both_end_well(
+    study_file: Path, tmp_path: Path, sweeps: Any
+) -> None:
+    both = [sweeps.begin(study_file, tmp_path / "s", "--json") for _ in range(2)]
     for process in both:
-        out, errors = process.communicate(timeout=300)
+        out, errors = process.communicate()
         assert process.returncode == 0, errors
         assert json.loads(out)["finished"] == 10
     assert sweep(study_file, tmp_path / "alone").returncode == 0
@@ -195,26 +183,15 @@ def test_a_failure_is_kept_told_and_retried_on_request_only(
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_costs_its_unit_only(study_file: Path, tmp_path: Path) -> None:
-    command = [
-        *COMMAND,
-        "sweep",
-        str(study_file),
-        "--store",
-        str(tmp_path / "s"),
-        "tokens=2560,512000",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(6)
-    workers = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-    )
-    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
-    out, errors = process.communicate(timeout=300)
-    assert process.returncode == 1, errors
-    assert "killed by signal 9 (out of memory?)" in out
-    assert (
-        sweep(study_file, tmp_path / "s", "tokens=2560,512000", "--retry", "failed").returncode == 0
+def test_a_worker_that_dies_costs_its_unit_only(
+    study_file: Path, tmp_path: Path, sweeps: Any
+) -> None:
+    process = sweeps.begin(study_file, tmp_path / "s", ALONE, "tokens=128000")
+    os.kill(sweeps.holder(process, tmp_path / "s"), signal.SIGKILL)
+    assert "killed by signal 9 (out of memory?)" in sweeps.end(process, 1)
+    assert list(tmp_path.glob("s/runs/*/result.json"))  # of the other units
+    sweeps.end(
+        sweeps.begin(study_file, tmp_path / "s", ALONE, "tokens=128000", "--retry", "failed")
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -227,27 +228,25 @@ def test_a_table_never_wraps_or_scrolls(monkeypatch: pytest.MonkeyPatch, capsys:
     assert lines[4] == "\x1b[4F\x1b[Jshort"
 
 
-def test_a_real_sweep_is_followed_to_its_end(tiny: list[str], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_real_sweep_is_followed_to_its_end(tiny: list[str], tmp_path: Path, sweeps: Any) -> None:
     """Watched from another process, in plain lines, from before its first result until nothing is left."""
     settings = dict(t.split("=", 1) for t in tiny) | {"tokens": "128000,256000", "ptq": "rtn"}
     (tmp_path / "long.yaml").write_text(json.dumps({"points": [settings]}))
     store = tmp_path / "s"
-    quiet: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [*COMMAND, "sweep", str(tmp_path / "long.yaml"), "--store", str(store)]
-    follow = [*COMMAND, "jobs", "watch", str(store), "--every", "0.2"]
-    with subprocess.Popen(command, **quiet) as sweep:
-        while not list(store.glob("studies/*.json")):
-            assert sweep.poll() is None
-            time.sleep(0.05)
-        with subprocess.Popen(follow, **quiet) as watch:
-            one, notes = Watch(Store(store)), []
-            while sweep.poll() is None:
-                notes += [c.note for c in one.look().claims]
-                time.sleep(0.05)
-            out, errors = watch.communicate(timeout=120)
-        assert sweep.returncode == 0, sweep.communicate()[1]
-    assert watch.returncode == 0, errors
+    sweep = sweeps.begin(tmp_path / "long.yaml", store)
+    worker = sweeps.holder(sweep, store)
+    os.kill(worker, signal.SIGSTOP)  # until the other is there
+    try:
+        (note,) = [c.note for c in Watch(Store(store)).look().claims]
+        watch = sweeps.command("jobs", "watch", store, "--every", "0.2")
+        first = watch.stdout.readline()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    sweeps.end(sweep)
+    out = first + sweeps.end(watch)
+    assert note["tokens"] > 0
+    assert 0 < note["loss"] < 10
     assert "long: 0 of 2 runs done" in out
     assert "long      2        0        0       0      0     4/4" in out
     assert "\x1b" not in out
-    assert any(n.get("tokens", 0) > 0 and 0 < n["loss"] < 10 for n in notes)
