@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from precisionlaws.config import ConfigError, build, nearest
 from precisionlaws.models.parts import linears
 from precisionlaws.ptq.base import Bits, Ptq, Quantized, mean_bits
+from precisionlaws.ptq.calibration import Calibration
+from precisionlaws.ptq.matrices import generator
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "ptq"
 
@@ -44,7 +46,7 @@ def apply(
     seed: int = 0,
     **options: Any,
 ) -> Quantized:
-    """Quantize one matrix W (out, in).
+    """Quantize one matrix W (out, in). seed: of methods that draw.
 
     H (in, in): mean of x xᵀ over calibration tokens, for methods that look at inputs.
     bits: nominal bits per weight (None: the method's own, for those with a fixed width).
@@ -54,7 +56,7 @@ def apply(
         options["bits"] = bits
     spec = method_of(method, **options)
     check(spec, W, H)
-    return spec.quantize(W.detach(), H, seed)
+    return spec.quantize(W.detach(), H, generator(seed))
 
 
 def check(spec: Ptq, W: Tensor, H: Tensor | None, name: str = "the matrix") -> None:
@@ -86,20 +88,16 @@ def check_hessian(H: Tensor, name: str) -> None:
 
 @torch.no_grad()
 def quantize_model(
-    model: nn.Module, spec: Ptq, seed: int = 0, hessians: Mapping[str, Tensor] | None = None
+    model: nn.Module, spec: Ptq, seed: int = 0, calibration: Calibration | None = None
 ) -> dict[str, Quantized]:
     """Replace the block matrices of `model` in place, never the embedding or the head.
 
     Returns name of linear -> Quantized. Raises: ConfigError before any matrix is touched.
     """
-    found = dict(linears(model))
-    inputs = (hessians or {}) if spec.needs_hessian else {}
-    for name, linear in found.items():
+    inputs = calibration.hessians if calibration and spec.needs_hessian else {}
+    for name, linear in linears(model):
         check(spec, linear.weight, inputs.get(name), name)
-    out = {n: spec.quantize(m.weight.detach(), inputs.get(n), seed) for n, m in found.items()}
-    for name, linear in found.items():
-        linear.weight.copy_(out[name].weight)  # bumps the version that weight caches look at
-    return out
+    return spec.quantize_model(model, calibration if spec.needs_hessian else None, seed)
 
 
 def model_info(quantized: Mapping[str, Quantized]) -> dict[str, float]:

@@ -1,4 +1,19 @@
-"""What every PTQ method answers, and what it returns. Torch-free."""
+"""What every PTQ method answers, and what it returns. Torch-free.
+
+A method is one file: a `Ptq` with its options, `check`, `quantize` and `decode`, and `conf/ptq/NAME.yaml`.
+
+    check(shape)                 before any work: can a matrix of this shape be quantized?
+    quantize(W, H, generator)    one matrix; whatever it draws comes from the generator
+    decode(payload, shape)       the weight again, bit for bit: the payload is all that is stored, and its
+                                 bytes are the effective bits (a seed drawn from the generator is 8 bytes)
+
+That is enough for most methods: `quantize_model` goes over the matrices of a model, each by itself. A method
+that works on more than one matrix at a time overrides it: to move scales into the norm before a matrix (AWQ),
+or to fine-tune the model block by block and end to end (QuIP#). It gets the model with its trained weights
+and quantizers of activations, the calibration (H by name, and the token sequences, for methods that need
+activations), and a seed. It may change every parameter that is stored unquantized anyway (norms, biases), and
+must leave the model with the weights that it returns, each of them what its payload decodes to.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from precisionlaws.config import Spec, digest, neutral, normal_json, ranged
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor, nn
+
+    from precisionlaws.ptq.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class Ptq(Spec):
     phase: `final` takes the weights of the finished run, `stable` those before its learning rate decayed.
     """
 
+    NUMERICS: ClassVar[int] = 1  # bumped when its results change: old points are other points
     needs_hessian: ClassVar[bool] = False
     phase: Literal["final", "stable"] = neutral("final")
 
@@ -45,13 +63,27 @@ class Ptq(Spec):
     def check(self, shape: Sequence[int], name: str = "the matrix") -> None:
         """Raise ConfigError if a matrix of this shape cannot be quantized; before any work."""
 
-    def quantize(self, W: "Tensor", H: "Tensor | None" = None, seed: int = 0) -> Quantized:
-        """W (out, in), H (in, in): mean of x xᵀ over calibration tokens."""
+    def quantize(
+        self, W: "Tensor", H: "Tensor | None" = None, generator: "Generator | None" = None
+    ) -> Quantized:
+        """W (out, in), H (in, in): mean of x xᵀ over calibration tokens; generator: on the CPU.
+
+        `info` may hold relative_proxy and relative_proxy_rtn (`ldlq.proxy`), damping, a warning in words,
+        and other numbers, which rows carry as means over the matrices.
+        """
         raise NotImplementedError
 
     def decode(self, payload: Mapping[str, "Tensor"], shape: Sequence[int]) -> "Tensor":
         """The weight that a payload stands for, bit for bit that of `quantize`."""
         raise NotImplementedError
+
+    def quantize_model(
+        self, model: "nn.Module", calibration: "Calibration | None", seed: int
+    ) -> dict[str, Quantized]:
+        """Quantize the block matrices of `model` in place, all of them checked: name of linear -> Quantized."""
+        from precisionlaws.ptq.matrices import one_by_one
+
+        return one_by_one(self, model, calibration, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +98,8 @@ class Calibrated(Ptq):
 def eval_id(ptq: Ptq) -> str:
     """Names a point within its run: 'final' for the loss as trained, 'stable' for that before the decay."""
     text = normal_json(ptq)
+    if text and ptq.NUMERICS != 1:
+        text += f";numerics={ptq.NUMERICS}"
     name = f"{ptq.SHORT}{ptq.bits:g}-{digest(text)}" if text else ""
     if ptq.phase == "stable":
         return f"stable-{name}" if name else "stable"

@@ -27,11 +27,13 @@ CHUNK = 4096  # tokens whose activations are in memory at once
 
 @dataclass(frozen=True)
 class Calibration:
-    """hessians: by name of linear; equal inputs share a tensor."""
+    """hessians: by name of linear; equal inputs share a tensor. sequences: (sequences, context) tokens, for
+    methods that run the model on them again."""
 
     hessians: Mapping[str, Tensor]
     tokens: int
     digest: str  # 12 hex over the token sequences
+    sequences: Tensor
 
     def info(self) -> dict[str, Any]:
         return {"calibration": self.digest, "calibration_tokens": self.tokens}
@@ -58,7 +60,8 @@ def calibrate(model: nn.Module, sequences: np.ndarray) -> Calibration:
     ids = torch.from_numpy(np.ascontiguousarray(sequences))
     chunks = ids.split(max(1, CHUNK // ids.shape[1]))
     name = hashlib.sha256(f"{ids.shape}".encode() + ids.numpy().tobytes()).hexdigest()[:12]
-    return Calibration(hessians(model, (c.to(device).long() for c in chunks)), ids.numel(), name)
+    means = hessians(model, (c.to(device).long() for c in chunks))
+    return Calibration(means, ids.numel(), name, ids)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from precisionlaws.ptq.base import Calibrated, Quantized
 from precisionlaws.ptq.scalar import Scalar
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from precisionlaws.ptq.grids import Grid
     from precisionlaws.ptq.ldlq import Factor, Solved
@@ -45,7 +45,9 @@ class Gptq(Scalar, Calibrated):
     def inactive(self) -> set[str]:
         return super().inactive() | (set() if self.granularity == "group" else {"static_groups"})
 
-    def quantize(self, W: "Tensor", H: "Tensor | None" = None, seed: int = 0) -> Quantized:
+    def quantize(
+        self, W: "Tensor", H: "Tensor | None" = None, generator: "Generator | None" = None
+    ) -> Quantized:
         """Raises: ConfigError if H cannot be factored or a scale does not fit `scale_dtype`."""
         from precisionlaws.ptq import ldlq
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from precisionlaws.ptq.base import Bits, Ptq, Quantized
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,9 @@ class NoPtq(Ptq):
     def normal(self) -> dict[str, Any] | None:
         return None
 
-    def quantize(self, W: "Tensor", H: "Tensor | None" = None, seed: int = 0) -> Quantized:
+    def quantize(
+        self, W: "Tensor", H: "Tensor | None" = None, generator: "Generator | None" = None
+    ) -> Quantized:
         return Quantized(W, {"weight": W}, Bits(16, 16, {"weight": 16}))
 
     def decode(self, payload: "Mapping[str, Tensor]", shape: Sequence[int]) -> "Tensor":

@@ -10,14 +10,16 @@ from precisionlaws.ptq.base import Quantized
 from precisionlaws.ptq.scalar import Scalar
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rtn(Scalar):
     SHORT: ClassVar[str] = "rtn"
 
-    def quantize(self, W: "Tensor", H: "Tensor | None" = None, seed: int = 0) -> Quantized:
+    def quantize(
+        self, W: "Tensor", H: "Tensor | None" = None, generator: "Generator | None" = None
+    ) -> Quantized:
         """Raises: ConfigError if a scale does not fit `scale_dtype`."""
         self.check(W.shape)
         groups = self.grouped(W)

@@ -147,8 +147,7 @@ def quantized_row(
     model: nn.Module, ptq: Ptq, seed: int, calibration: Calibration | None
 ) -> dict[str, Any]:
     """Quantize `model` in place; the columns that say how."""
-    hessians = calibration.hessians if calibration else None
-    matrices = quantize_model(model, ptq, seed, hessians)
+    matrices = quantize_model(model, ptq, seed, calibration)
     sizes = model_bits(matrices)
     info = model_info(matrices) | (calibration.info() if calibration else {})
     return {

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +18,8 @@ from precisionlaws.models.base import Model, Size
 from precisionlaws.models.parts import Decoder, initialize, linears
 from precisionlaws.overrides import option
 from precisionlaws.ptq.application import method_of, model_bits
+from precisionlaws.ptq.calibration import calibrate
+from precisionlaws.ptq.matrices import generator
 from precisionlaws.ptq.packing import pack, unpack
 from precisionlaws.quant import attach
 from precisionlaws.quant.formats.base import Format
@@ -60,6 +63,32 @@ def test_payload_is_all_there_is(name: str) -> None:
 def test_yaml_has_no_defaults_list(name: str) -> None:
     assert "defaults" not in (CONF / f"{name}.yaml").read_text()
     assert (normal_json(method_of(name)) == "") == (name == "none")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_model_has_the_weights_that_its_payloads_decode_to(name: str) -> None:
+    """Also where a method works on the whole model; only matrices of blocks and vectors may change."""
+    spec, model, before = method_of(name), decoder(), decoder()
+    calibration = calibrate(model, np.arange(64, dtype=np.uint8).reshape(4, 16))
+    quantized = ptq.quantize_model(model, spec, 0, calibration)
+    assert list(quantized) == [n for n, _ in linears(before)]
+    for linear, q in quantized.items():
+        assert torch.equal(model.get_parameter(f"{linear}.weight"), q.weight)
+        assert torch.equal(spec.decode(q.payload, q.weight.shape), q.weight)
+    for parameter in ("embed.weight", "head.weight"):
+        assert torch.equal(model.get_parameter(parameter), before.get_parameter(parameter))
+    again = decoder()
+    same = ptq.quantize_model(again, spec, 0, calibrate(again, calibration.sequences.numpy()))
+    assert all(torch.equal(same[n].weight, q.weight) for n, q in quantized.items())
+
+
+def test_random_numbers_are_of_the_seed_and_the_matrix() -> None:
+    first = generator(0, "blocks.0.attn.q").initial_seed()
+    assert first == generator(0, "blocks.0.attn.q").initial_seed()
+    assert (
+        len({first, generator(1, "blocks.0.attn.q").initial_seed(), generator(0).initial_seed()})
+        == 3
+    )
 
 
 @pytest.mark.parametrize("bits", range(2, 16))

@@ -106,7 +106,7 @@ def test_hessians_are_of_the_trained_model(
 ) -> None:
     """Of the run's weights and with its quantizers, whatever was quantized before."""
     store, run = trained([*tiny, *quant], tmp_path), the_run(tiny, *quant)
-    used: list[dict[str, torch.Tensor]] = []
+    used: list[calibration.Calibration | None] = []
     apply = module.quantize_model
     monkeypatch.setattr(
         module, "quantize_model", lambda m, p, s, H: used.append(H) or apply(m, p, s, H)
@@ -116,8 +116,10 @@ def test_hessians_are_of_the_trained_model(
     tokens = calibration.sample(run.data, 16384, 0)
     want = calibration.calibrate(model, tokens).hessians
     assert used[0] is None
-    assert set(used[1]) == {n for n, _ in linears(model)}
-    assert all(torch.equal(used[1][n], H) for n, H in want.items())
+    assert used[1] is not None
+    got = used[1].hessians
+    assert set(got) == {n for n, _ in linears(model)}
+    assert all(torch.equal(got[n], H) for n, H in want.items())
 
 
 def test_too_few_training_tokens_is_an_error_in_words(tiny: list[str], tmp_path: Path) -> None:
