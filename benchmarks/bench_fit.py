@@ -175,10 +175,12 @@ def objective(xp: Any, p: Any, N: Any, D: Any, loss: Any) -> Any:
 def autograd() -> Any:
     """The exact gradient that Epoch's notebook uses; None where autograd is not installed."""
     try:
-        from autograd import grad, numpy  # pyright: ignore[reportMissingImports]
+        import autograd.numpy as numpy  # pyright: ignore[reportMissingImports]
+        from autograd import grad  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
-    return grad(partial(objective, numpy))
+    gradient: Any = grad  # a decorated function, whose own signature no checker sees
+    return gradient(partial(objective, numpy))
 
 
 def packaged(frame: Any, b: Block, ours: float, points: int) -> None:
