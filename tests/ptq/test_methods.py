@@ -136,7 +136,7 @@ def test_zeros_have_a_scale() -> None:
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        ({"method": "rtm"}, r"method 'rtm' is unknown; did you mean 'rtn'\? \(has gptq, none, rtn"),
+        ({"method": "rtm"}, r"method 'rtm' is unknown; did you mean 'rtn'\? \(has awq, gptq, none, "),
         ({"bits": 1}, "bits must be 2 to 15, got 1"),
         ({"gruop": 8}, "gruop: no such field; did you mean 'group'"),
         ({"bits": 12}, "scale_dtype must be float32 for 12 to 15 bits, got float16 for 12"),
