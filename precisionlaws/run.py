@@ -20,6 +20,8 @@ from precisionlaws.config import (
 from precisionlaws.data.base import Data
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts, resolved, shapes
+from precisionlaws.models.parametrizations.base import Multipliers, Parametrization
+from precisionlaws.models.parametrizations.standard import Standard
 from precisionlaws.optim.base import LrSchedule, Optim
 from precisionlaws.quant.roles import Quant
 
@@ -41,6 +43,7 @@ class RunConfig(Spec):
     optim: Optim
     lr_schedule: LrSchedule
     quant: Quant
+    parametrization: Parametrization = neutral(Standard())
     seed: int = ranged(0, 2**31 - 1)
     # bfloat16, tf32: only products of matrices; parameters, quantizers, norms and the loss stay fp32
     dtype: Literal["float32", "float64", "bfloat16", "tf32"]
@@ -81,6 +84,7 @@ class RunConfig(Spec):
                 f"quant.kv.bits must be 16 with model={self.model.SHORT}, which has no KV cache, "
                 f"got {self.quant.kv.bits:g}"
             )
+        self.check_parametrization()
         located("quant.kv", self.quant.kv.fits, self.size.head_dim, "a head")
         for role in ("activations", "kv", "gradients"):
             format = getattr(self.quant, role)
@@ -89,6 +93,26 @@ class RunConfig(Spec):
                     f"quant.{role}.{spans} makes the loss depend on how sequences are batched: "
                     "give micro_batch=... and eval_batch=..."
                 )
+
+    def check_parametrization(self) -> None:
+        name = self.parametrization.SHORT
+        if self.multipliers is None:
+            return
+        if not self.model.PARAMETRIZED:
+            raise ConfigError(
+                f"parametrization must be standard with model={self.model.SHORT}, for which {name} is not defined, "
+                f"got {name}: tune optim.lr per size"
+            )
+        if not self.optimizer.elementwise:
+            raise ConfigError(
+                f"parametrization={name} is for decay that acts on parameters: with optim={self.optim.SHORT} set "
+                "optim.decoupled=true or optim.weight_decay=0"
+            )
+
+    @functools.cached_property
+    def multipliers(self) -> Multipliers | None:
+        """Of the parametrization at this size; None: the standard one."""
+        return self.parametrization.at(self.size)
 
     @functools.cached_property
     def N(self) -> int:
@@ -117,7 +141,8 @@ class RunConfig(Spec):
     @functools.cached_property
     def optimizer(self) -> Optim:
         """`optim` with its rules replaced by numbers."""
-        return self.optim.resolved(self.N, self.size.width, self.batch, type(self.model))
+        wide = self.multipliers.width if self.multipliers else 1.0  # optim.lr is that of the base
+        return self.optim.resolved(self.N, self.size.width, self.batch, type(self.model), wide)
 
     @functools.cached_property
     def shape_key(self) -> str:

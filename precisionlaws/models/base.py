@@ -38,12 +38,14 @@ class Model(Spec):
     objective: `causal` (the next token) or `masked` (tokens that are hidden, training/objectives.py).
     LR_FACTOR: its best rate over that of a Llama, by measurement. NORMALIZES: its matrices, after every
     step, so that it needs neither weight decay nor warm-up. CACHE: it keeps keys and values.
+    PARAMETRIZED: parametrizations besides the standard one are defined for it.
     """
 
     objective: ClassVar[str] = "causal"
     LR_FACTOR: ClassVar[float] = 1.0
     NORMALIZES: ClassVar[bool] = False
     CACHE: ClassVar[bool] = True
+    PARAMETRIZED: ClassVar[bool] = False
 
     @property
     def one_table(self) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Gpt(Model):
     SHORT: ClassVar[str] = "gpt"
+    PARAMETRIZED: ClassVar[bool] = True
     hidden: int | None = ranged(1)  # null: mlp_ratio * width, to the nearest multiple of 16
     mlp_ratio: float = ranged(0.01)
     gelu: Literal["tanh", "erf"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Llama(Model):
     SHORT: ClassVar[str] = "llama"
+    PARAMETRIZED: ClassVar[bool] = True
     kv_heads: int | None = ranged(1)  # null: heads
     hidden: int | None = ranged(1)  # null: mlp_ratio * width, to the nearest multiple of 16
     mlp_ratio: float = ranged(0.01)

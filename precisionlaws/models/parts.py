@@ -235,6 +235,8 @@ class Attention(nn.Module):
     qk_norm: eps of an RMSNorm of every query and key over its head, before the rotation; None: no norm.
     """
 
+    scale: float | None = None  # of the scores; None: 1/√D. Parametrizations set it
+
     def __init__(
         self,
         width: int,
@@ -263,7 +265,7 @@ class Attention(nn.Module):
         x = self.in_qkv(x)  # (..., T, C)
         q, k, v = (self.heads(m(x)) for m in (self.q, self.k, self.v))  # (..., T, H, D)
         k, v = self.k_cache(self.rope_k(k)), self.v_cache(v)
-        return self.o(self.in_o(attend(self.rope_q(q), k, v, self.repeat)))
+        return self.o(self.in_o(attend(self.rope_q(q), k, v, self.repeat, self.scale)))
 
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim))
@@ -331,13 +333,15 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm residual block."""
 
+    branch: float = 1.0  # multiplies what its parts add to the stream. Parametrizations set it
+
     def __init__(self, norm: nn.Module, attn: nn.Module, mlp_norm: nn.Module, mlp: nn.Module):
         super().__init__()
         self.norm, self.attn, self.mlp_norm, self.mlp = norm, attn, mlp_norm, mlp
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm(x))
-        return x + self.mlp(self.mlp_norm(x))
+        x = torch.add(x, self.attn(self.norm(x)), alpha=self.branch)
+        return torch.add(x, self.mlp(self.mlp_norm(x)), alpha=self.branch)
 
 
 class Decoder(nn.Module):
@@ -348,6 +352,7 @@ class Decoder(nn.Module):
     """
 
     compute: torch.dtype | None = None
+    output: float = 1.0  # multiplies the logits. Parametrizations set it
 
     def __init__(
         self,
@@ -378,6 +383,8 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
+        if self.output != 1:
+            x = x * self.output
         return project(x, self.embed.weight) if self.head is None else self.head(x)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from precisionlaws.config import ConfigError, Spec, ranged
 from precisionlaws.models.base import Model
+from precisionlaws.models.parametrizations.base import Multipliers
 from precisionlaws.optim import rules
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ class Optim(Spec):
         decay: then runs of different lr and decay can be trained as one batch (training/pack.py)."""
         return False
 
-    def resolved(self, N: int, width: int, batch: int, model: type[Model] = Model) -> Self:
-        """A copy in which rules are replaced by the numbers they give. batch: tokens per step."""
+    def resolved(
+        self, N: int, width: int, batch: int, model: type[Model] = Model, factor: float = 1.0
+    ) -> Self:
+        """A copy in which rules are replaced by the numbers they give. batch: tokens per step. factor: on the
+        rule for the learning rate."""
         lr, decay = self.lr, self.weight_decay
         if lr is None:
             lr = rules.rate(N, width, batch) * self.LR_FACTOR * model.LR_FACTOR
-            lr = float(f"{lr:.6g}")
+            lr = float(f"{lr * factor:.6g}")
         if decay is None:
             decay = 0.0 if model.NORMALIZES else self.DECAY
         return replace(self, lr=lr, weight_decay=decay)
@@ -51,15 +55,21 @@ class Optim(Spec):
         """Tokens per step of a model of N parameters, where the run does not say."""
         return rules.batch_tokens(N)
 
-    def build(self, model: "nn.Module") -> "torch.optim.Optimizer":
+    def build(
+        self, model: "nn.Module", multipliers: Multipliers | None = None
+    ) -> "torch.optim.Optimizer":
         """The optimizer of all parameters of `model`; each step ends with what the model has to do then
-        (`constrain`, if it has one). Raises: ValueError if lr is not resolved."""
+        (`constrain`, if it has one). A group's `rate` multiplies its learning rate, where it has one.
+        Raises: ValueError if lr is not resolved."""
         if self.lr is None:
             raise ValueError("lr is not resolved: call resolved(N, width, batch) first")
         from precisionlaws.models.parts import constrain
 
         decay = self.DECAY if self.weight_decay is None else self.weight_decay
-        optimizer = self.update(groups(model, decay))
+        parts = groups(model, decay)
+        if multipliers is not None:
+            parts = scaled(model, decay, vars(self).get("eps", 0.0), multipliers)
+        optimizer = self.update(parts)
         optimizer.register_step_post_hook(lambda *_: constrain(model))
         return optimizer
 
@@ -73,6 +83,29 @@ def groups(model: "nn.Module", weight_decay: float) -> list[dict[str, Any]]:
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},
+    ]
+
+
+def scaled(
+    model: "nn.Module", weight_decay: float, eps: float, by: Multipliers
+) -> list[dict[str, Any]]:
+    """The groups of a parametrization, which have their own rate, weight_decay and eps."""
+    from precisionlaws.models.parametrizations.application import kinds
+
+    found: dict[str, list[nn.Parameter]] = {"matrix": [], "head": [], "vector": [], "outer": []}
+    for parameter, kind in kinds(model):
+        found[kind].append(parameter)
+    rates = {"matrix": by.matrix_lr, "vector": by.vector_lr}
+    decays = {"matrix": weight_decay * by.matrix_decay, "head": weight_decay}
+    return [
+        {
+            "params": parameters,
+            "rate": rates.get(kind, 1.0),
+            "weight_decay": decays.get(kind, 0.0),
+            "eps": eps * (by.block_eps if kind in rates else by.outer_eps),
+        }
+        for kind, parameters in found.items()
+        if parameters
     ]
 
 

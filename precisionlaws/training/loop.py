@@ -59,7 +59,7 @@ def advance(
     while state.step < to:
         now = lr * factor(state.step)
         for group in state.optimizer.param_groups:
-            group["lr"] = now
+            group["lr"] = now * group.get("rate", 1.0)
         for clock in watches:
             clock.step, clock.active = state.step, state.step >= run.quantized_from
         ids = torch.from_numpy(batches.at(state.step)).to(device)

@@ -34,6 +34,8 @@ def obstacle(run: RunConfig, micro_batch: int | None = None) -> str:
     """Why a run cannot be trained in a pack; '' if it can."""
     if not run.optimizer.elementwise:
         return f"steps of optim={run.optim.SHORT} are not elementwise"
+    if run.multipliers is not None:
+        return f"learning rates of parametrization={run.parametrization.SHORT} differ by parameter"
     quant = run.quant
     if quant.rotated or quant.start or not quant.gradients.off:
         return "rotation, a late start and quantized gradients are for runs by themselves"

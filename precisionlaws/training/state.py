@@ -77,6 +77,8 @@ def model_of(run: RunConfig, device: str) -> nn.Module:
     Raises: ConfigError if the device has no such precision.
     """
     model = run.model.build(run.size, run.data.vocab, run.data.context)
+    if run.multipliers is not None:
+        run.multipliers.apply(model)
     initialize(model, run.seed)
     quant, clock = run.quant, Clock(run.seed)
     roles = {role: getattr(quant, role) for role in ROLES}
@@ -103,7 +105,7 @@ def fresh(run: RunConfig, device: str, compile: bool = False) -> State:
     """Step 0 of a run. compile: train through torch.compile."""
     model = model_of(run, device)
     forward = compiled(model, device) if compile else model
-    return State(model, run.optimizer.build(model), forward)
+    return State(model, run.optimizer.build(model, run.multipliers), forward)
 
 
 def save(state: State, path: Path, facts: str) -> None:

@@ -106,7 +106,7 @@ def test_golden_logits_loss_and_gradients(golden: Golden) -> None:
         if name.endswith("attn.k.bias"):  # zero but for rounding: softmax does not see it
             assert (parameter.grad - expected).norm() < 1e-7, name
         else:
-            assert (parameter.grad - expected).norm() / expected.norm() < 2e-6, name
+            assert (parameter.grad - expected).norm() / expected.norm() < 1e-5, name
 
 
 @pytest.mark.golden
