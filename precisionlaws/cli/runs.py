@@ -96,6 +96,39 @@ def export(store: StoreArgument, out: Out = None, where: Where = None) -> None:
 
 
 @app.command(no_args_is_help=True)
+def repeat(
+    store: StoreArgument,
+    sample: Annotated[int, typer.Option(help="So many runs.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Which of them.", min=0)] = 0,
+    into: Annotated[Path, typer.Option(help="The store for what is trained.")] = Path("repeats"),
+    where: Where = None,
+    json: Json = False,
+) -> None:
+    """Train runs of a table again, from their rows, and compare; exit 1 when one does not come out.
+
+    Where chip, threads and versions are the row's, the loss must be the same to the bit; elsewhere it must be
+    within twice the spread between seeds.
+    """
+    from dataclasses import asdict
+
+    from precisionlaws.sweep.repeat import repeat as again
+
+    frame, done = rows_of(store, where), []
+    known(frame, ["run_id", "eval_id", "status", "flops"])
+    for run in again(frame, str(into), sample, seed):
+        done.append(run)
+        if not json:
+            print(f"{run.run_id:<56} {run.loss:.6f} {run.again:.6f} {run.difference:+.1e}  {run.verdict}", flush=True)  # fmt: skip
+    if json:
+        print_json([asdict(r) | {"holds": r.holds} for r in done])
+    else:
+        same, held = sum(r.difference == 0 for r in done), sum(r.holds for r in done)
+        print(f"{same} of {len(done)} the same bits, {held} as they should be")
+    if not all(r.holds for r in done):
+        raise typer.Exit(1)
+
+
+@app.command(no_args_is_help=True)
 def rm(
     store: Folder,
     runs: Annotated[list[str] | None, typer.Argument(help="Runs, as in show.")] = None,
