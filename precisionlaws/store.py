@@ -5,6 +5,7 @@
                             result.json            exists if and only if training has ended
                             error.json             the last failure, until a retry succeeds
                             points/<eval_id>.json  one immutable file per PTQ
+                            layers/<eval_id>.json  what its method says of every matrix
     <store>/trunks/<trunk_id>/step-N.safetensors   shared stable phases; only checkpoints, deletable
     <store>/claims/<unit>.json                     leases of workers
     <store>/studies/<study>.json                   what sweeps set out to do
@@ -78,6 +79,9 @@ class Store:
 
     def point(self, run_id: str, eval_id: str) -> Path:
         return self.run(run_id) / "points" / f"{eval_id}.json"
+
+    def layers(self, run_id: str, eval_id: str) -> Path:
+        return self.run(run_id) / "layers" / f"{eval_id}.json"
 
     def trunk(self, trunk_id: str) -> Path:
         return self.root / "trunks" / trunk_id

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,10 +95,25 @@ def quantize_model(
 
     Returns name of linear -> Quantized. Raises: ConfigError before any matrix is touched.
     """
-    inputs = calibration.hessians if calibration and spec.needs_hessian else {}
+    calibration = calibration if spec.needs_hessian else None
+    inputs = calibration.hessians if calibration else {}
     for name, linear in linears(model):
         check(spec, linear.weight, inputs.get(name), name)
-    return spec.quantize_model(model, calibration if spec.needs_hessian else None, seed)
+    out = spec.quantize_model(model, calibration, seed)
+    return {n: warned(q, calibration, inputs.get(n)) for n, q in out.items()}
+
+
+def warned(q: Quantized, calibration: Calibration | None, H: Tensor | None) -> Quantized:
+    """With a warning if its H cannot say much, unless the method has one of its own."""
+    if calibration is None or H is None or "warning" in q.info:
+        return q
+    if not H.diagonal().any():
+        said = "its inputs were 0 for all calibration tokens"
+    elif calibration.tokens < len(H):
+        said = f"{calibration.tokens} calibration tokens cannot tell its {len(H)} inputs apart"
+    else:
+        return q
+    return replace(q, info={**q.info, "warning": said})
 
 
 def model_info(quantized: Mapping[str, Quantized]) -> dict[str, float]:

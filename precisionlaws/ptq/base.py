@@ -63,6 +63,10 @@ class Ptq(Spec):
     def check(self, shape: Sequence[int], name: str = "the matrix") -> None:
         """Raise ConfigError if a matrix of this shape cannot be quantized; before any work."""
 
+    def bits_effective(self, shape: Sequence[int]) -> float | None:
+        """Effective bits of a matrix of this shape in a model, for plans; None: its payload will tell."""
+        return None
+
     def quantize(
         self, W: "Tensor", H: "Tensor | None" = None, generator: "Generator | None" = None
     ) -> Quantized:

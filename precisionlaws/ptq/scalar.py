@@ -44,6 +44,15 @@ class Scalar(Ptq):
                 f"group must divide the {shape[-1]} inputs of {name}, got {self.group}"
             )
 
+    def bits_effective(self, shape: Sequence[int]) -> float:
+        """In whole bytes, as they are stored."""
+        values = math.prod(shape)
+        length = {"tensor": values, "row": shape[-1], "group": self.group}[self.granularity]
+        groups, wide = values // length, 16 if self.scale_dtype == "float16" else 32
+        zeros = math.ceil(groups * self.bits / 8) if self.grid == "asymmetric" else 0
+        stored = math.ceil(values * self.bits / 8) + groups * wide // 8 + zeros
+        return 8 * stored / values
+
     def grouped(self, x: "Tensor") -> "Tensor":
         """(out, in) -> (groups, values) that share a scale, in computing precision."""
         import torch

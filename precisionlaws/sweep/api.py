@@ -1,20 +1,22 @@
 """`sweep` and `quantize` for Python; the commands do the same and show progress."""
 
+import functools
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from precisionlaws.config import ConfigError, build
-from precisionlaws.overrides import expand, option
-from precisionlaws.ptq.base import Ptq, eval_id
-from precisionlaws.run import Exec, RunConfig, run_id, stored_config
+from precisionlaws.config import build
+from precisionlaws.overrides import option
+from precisionlaws.ptq.base import eval_id
+from precisionlaws.run import Exec, run_id
 from precisionlaws.store import Store, load
 from precisionlaws.sweep.engine import run_study
 from precisionlaws.sweep.launchers.local import Local
 from precisionlaws.sweep.live import Live
-from precisionlaws.sweep.points import PARTS, Point, Study, allowed
+from precisionlaws.sweep.points import Point, Study
+from precisionlaws.sweep.quantizable import quantizable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +48,22 @@ def default(part: str) -> Exec:
 
 
 def quantize(
-    store: str | Path, method: str, bits: str, options: Sequence[str] = (), where: str | None = None
+    store: str | Path,
+    method: str,
+    bits: str,
+    options: Sequence[str] = (),
+    where: str | None = None,
+    low_precision: bool = False,
+    done: Callable[[str, str, float], None] = lambda run, point, delta: None,
 ) -> "pd.DataFrame":
     """PTQ of every finished run of a store whose weights were trained unquantized; the new points' rows.
 
-    bits: widths with commas between. options: 'group=32', 'granularity=row'.
+    method, bits: names and widths with commas between. options: 'group=32', or of one method
+    'gptq.act_order=false'. low_precision: also of weights that were trained at more bits than these.
+    done(run_id, eval_id, δ): called after every point.
     Raises: ConfigError for a method, width or option that does not exist, or a damaged checkpoint.
     """
-    runs, ptqs = quantizable(store, method, bits, options, where)
+    jobs = quantizable(store, method, bits, options, where, low_precision)
     exec = default("exec")
     os.environ.setdefault("OMP_NUM_THREADS", str(exec.threads))  # before torch makes its pools
     import torch
@@ -61,71 +71,9 @@ def quantize(
     from precisionlaws.sweep.quantize import quantize_run
 
     torch.set_num_threads(exec.threads)  # as in a sweep: δ is paired only within equal facts
-    for run in runs:
-        quantize_run(run, ptqs, Store(store), exec)
+    for run, ptqs in jobs:
+        quantize_run(run, ptqs, Store(store), exec, functools.partial(done, run_id(run)))
     frame = load(store)
-    mine = frame.run_id.isin(map(run_id, runs)) & frame.eval_id.isin(map(eval_id, ptqs))
+    wanted = {(run_id(run), eval_id(p)) for run, ptqs in jobs for p in ptqs}
+    mine = [key in wanted for key in zip(frame.run_id, frame.eval_id, strict=True)]
     return frame.loc[mine].reset_index(drop=True)
-
-
-def quantize_plan(
-    store: str | Path, method: str, bits: str, options: Sequence[str] = (), where: str | None = None
-) -> dict[str, Any]:
-    """How many runs and points `quantize` would make; to_do: those that the store has not."""
-    runs, ptqs = quantizable(store, method, bits, options, where)
-    files, pairs = Store(store), [(run_id(r), eval_id(p)) for r in runs for p in ptqs]
-    return {
-        "method": method,
-        "bits": sorted({p.bits for p in ptqs}),
-        "runs": len(runs),
-        "points": len(pairs),
-        "to_do": sum(not files.has(*pair) for pair in pairs),
-    }
-
-
-def quantizable(
-    store: str | Path, method: str, bits: str, options: Sequence[str], where: str | None
-) -> tuple[list[RunConfig], list[Ptq]]:
-    """The runs that can be quantized, checked against every method that is asked for."""
-    from precisionlaws.where import where as chosen_rows
-
-    ptqs = methods(method, bits, options)
-    if not Path(store).is_dir():
-        raise ConfigError(
-            f"{str(store)!r} is not a store: quantize needs the checkpoints of its runs"
-        )
-    frame = load(store)
-    rows = frame if where is None else chosen_rows(frame, where)
-    files, runs = Store(store), []
-    for name in dict.fromkeys(  # recorded runs of other loops have no checkpoint of ours
-        rows[
-            (rows.eval_id == "final")
-            & (rows.P_w == 16)
-            & (rows.status == "finished")
-            & ~rows.run_id.str.startswith("ext-")
-        ].run_id
-    ):
-        run, fingerprint = stored_config(files.run(name) / "config.yaml")
-        same_data(run, name, fingerprint)
-        for ptq in ptqs:
-            allowed(run, ptq)
-        runs.append(run)
-    if not runs:
-        raise ConfigError(
-            f"store {str(store)!r} has no finished run with unquantized weights to quantize here"
-        )
-    return runs, ptqs
-
-
-def methods(method: str, bits: str, options: Sequence[str]) -> list[Ptq]:
-    texts = [f"ptq={method}", f"ptq.bits={bits}", *(f"ptq.{o}" for o in options)]
-    return expand(texts, "job", RunConfig, PARTS)[1]["ptq"]
-
-
-def same_data(run: RunConfig, name: str, fingerprint: str) -> None:
-    """δ must be measured on the sequences that the run was measured on."""
-    if run.data.fingerprint() != fingerprint or run_id(run) != name:
-        raise ConfigError(
-            f"run {name} was trained on data {fingerprint[:12]}, {run.data.origin()} holds "
-            f"{run.data.fingerprint()[:12]} here: install the same version"
-        )

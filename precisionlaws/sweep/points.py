@@ -148,10 +148,11 @@ def allowed(run: RunConfig, ptq: Ptq) -> Ptq:
         raise ConfigError(
             f"ptq.phase=stable: lr_schedule={run.lr_schedule.SHORT} has no stable phase; use lr_schedule=wsd"
         )
-    if ptq.normal() is not None and not run.quant.weights.off:
+    trained = run.quant.weights
+    if ptq.normal() is not None and not trained.off and ptq.bits >= trained.bits:
         raise ConfigError(
-            f"ptq={ptq.SHORT} of a run whose weights were trained at {run.quant.weights.bits} bits: "
-            "its weights are quantized already; set ptq in a block with quant.weights.bits=16"
+            f"ptq.bits={ptq.bits:g} of a run whose weights were trained at {trained.bits:g} bits: they are "
+            "quantized already, and only fewer bits change them; set ptq in a block of its own"
         )
     if ptq.normal() is not None and run.quant.rotated:
         raise ConfigError(

@@ -1,24 +1,31 @@
 """PTQ points: quantize the weights of a finished run, measure the damage on the same sequences.
 
-The weights are those that the run ended with, or (`phase=stable`) those at its branch point, before the
+Weights that were trained at fewer than 16 bits are rounded on as the forward pass has them, to fewer bits
+(Kumar et al. 2024, Eq. 9). The weights are those that the run ended with, or (`phase=stable`) those at its branch point, before the
 learning rate decayed, whose unquantized loss is then a point of its own: does D hurt, or the decay?
 """
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, flat
 from precisionlaws.models.count import training_flops
+from precisionlaws.models.parts import linears
 from precisionlaws.ptq.application import model_bits, model_info, quantize_model
 from precisionlaws.ptq.base import Calibrated, Ptq, eval_id
 from precisionlaws.ptq.calibration import Calibration, calibrate, sample
+from precisionlaws.quant.attachment import QuantLinear
+from precisionlaws.quant.roles import OFF
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store
 from precisionlaws.training.evaluate import Losses, measure
@@ -49,13 +56,13 @@ def quantize_run(
         return
     final = [p for p in todo if p.phase == "final"]
     if final:
-        weights, model = restored(run, store, exec)
+        weights, model = as_used(run, *restored(run, store, exec))
         before = measure(model, run, device_of(exec.device), exec, stop)
         same_loss(before, row, checkpoint(run, store), exec_facts(exec, run))
         publish_each(run, final, store, exec, (weights, model, before, {}), done, stop)
     stable = [p for p in todo if p.phase == "stable"]
     if stable:
-        weights, model = undecayed(run, store, exec, stop)
+        weights, model = as_used(run, *undecayed(run, store, exec, stop))
         before = measure(model, run, device_of(exec.device), exec, stop)
         at = branch_facts(run)
         point = store.point(name, "stable")
@@ -88,11 +95,15 @@ def publish_each(
             raise Interrupted
         start = time.perf_counter()
         model.load_state_dict(weights)
-        quantized = quantized_row(model, ptq, run.seed, measured.get(inputs_of(ptq)))
+        quantized, layers = quantized_row(model, ptq, run.seed, measured.get(inputs_of(ptq)))
         after = measure(model, run, device_of(exec.device), exec, stop)
         losses = loss_row(after, before)
         seconds = {"seconds": time.perf_counter() - start}
         point = base_row(run, exec) | at | {"eval_id": eval_id(ptq)} | quantized | losses | seconds
+        if layers:
+            files.write(
+                store.layers(run_id(run), eval_id(ptq)), json.dumps(layers, indent=1) + "\n"
+            )
         files.publish(store.point(run_id(run), eval_id(ptq)), point)
         done(eval_id(ptq), losses["delta_ptq"])
 
@@ -143,20 +154,41 @@ def restored(run: RunConfig, store: Store, exec: Exec) -> tuple[dict[str, Tensor
     return weights, model
 
 
+def as_used(
+    run: RunConfig, weights: dict[str, Tensor], model: nn.Module
+) -> tuple[dict[str, Tensor], nn.Module]:
+    """The weights that forward passes multiply by, rounded if they were in training, in a model that
+    quantizes all but weights."""
+    if run.quant.weights.off:
+        return weights, model
+    device = next(model.parameters()).device.type
+    plain = model_of(replace(run, quant=replace(run.quant, weights=OFF)), device)
+    with torch.no_grad():
+        rounded = {
+            f"{name}.weight": module.matrix().clone()
+            for name, module in linears(model)
+            if isinstance(module, QuantLinear)
+        }
+    used = {k: rounded.get(k, weights[k]) for k in plain.state_dict()}
+    plain.load_state_dict(used)
+    return used, plain
+
+
 def quantized_row(
     model: nn.Module, ptq: Ptq, seed: int, calibration: Calibration | None
-) -> dict[str, Any]:
-    """Quantize `model` in place; the columns that say how."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Quantize `model` in place; the columns that say how, and what the method says of every matrix."""
     matrices = quantize_model(model, ptq, seed, calibration)
     sizes = model_bits(matrices)
     info = model_info(matrices) | (calibration.info() if calibration else {})
-    return {
+    row = {
         "P_post": sizes.nominal,
         "bits_effective": sizes.effective,
         "ptq": ptq.SHORT,
         **flat(ptq, "ptq"),
         **{f"ptq.info.{key}": value for key, value in info.items()},
     }
+    return row, {n: dict(q.info) for n, q in matrices.items() if q.info}
 
 
 def loss_row(after: Losses, before: Losses | None = None) -> dict[str, Any]:

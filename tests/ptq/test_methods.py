@@ -73,6 +73,8 @@ def test_a_model_has_the_weights_that_its_payloads_decode_to(name: str) -> None:
     quantized = ptq.quantize_model(model, spec, 0, calibration)
     assert list(quantized) == [n for n, _ in linears(before)]
     for linear, q in quantized.items():
+        planned = spec.bits_effective(q.weight.shape)
+        assert planned is None or planned == pytest.approx(q.bits.effective, rel=1e-12)
         assert torch.equal(model.get_parameter(f"{linear}.weight"), q.weight)
         assert torch.equal(spec.decode(q.payload, q.weight.shape), q.weight)
     for parameter in ("embed.weight", "head.weight"):
@@ -136,7 +138,10 @@ def test_zeros_have_a_scale() -> None:
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        ({"method": "rtm"}, r"method 'rtm' is unknown; did you mean 'rtn'\? \(has awq, gptq, none, "),
+        (
+            {"method": "rtm"},
+            r"method 'rtm' is unknown; did you mean 'rtn'\? \(has awq, gptq, none, ",
+        ),
         ({"bits": 1}, "bits must be 2 to 15, got 1"),
         ({"gruop": 8}, "gruop: no such field; did you mean 'group'"),
         ({"bits": 12}, "scale_dtype must be float32 for 12 to 15 bits, got float16 for 12"),

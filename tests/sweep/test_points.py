@@ -121,7 +121,7 @@ MISTAKES = {
     "points: [{sede: 1}]": "sede: no such field; did you mean 'seed'?",
     "points: [{seed: 1}]\nfit: chinchilla": "fit must be a list of words",
     "points: [{seed: 1": "cannot be read",
-    "points: [{ptq: rtn, quant.weights.bits: 4}]": "weights are quantized already",
+    "points: [{ptq: rtn, quant.weights.bits: 4}]": "they are quantized already",
     "points: [{ptq: rtn, ptq.bits: 1}]": "ptq.bits must be 2 to 15, got 1",
     "points: [{size: 7k, ptq: rtn, ptq.granularity: group, ptq.group: 32}]": "ptq.group must divide the 16 inputs",
     "points: [{seed: 1}]\nfit: [chinchila]": "fit: no law 'chinchila'; did you mean 'chinchilla'?",

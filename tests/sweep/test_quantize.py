@@ -21,8 +21,9 @@ from precisionlaws.ptq.base import eval_id
 from precisionlaws.run import Exec, RunConfig, compose, run_id
 from precisionlaws.store import Store, load
 from precisionlaws.sweep import quantize as module
-from precisionlaws.sweep.api import quantize, quantize_plan
+from precisionlaws.sweep.api import quantize
 from precisionlaws.sweep.points import study
+from precisionlaws.sweep.quantizable import quantize_plan
 from precisionlaws.sweep.quantize import quantize_run
 from precisionlaws.sweep.schedule import units
 from precisionlaws.sweep.worker import execute
@@ -135,20 +136,23 @@ def test_the_command(tiny: list[str], tmp_path: Path) -> None:
     command += ["--set", "granularity=group", "--set", "group=16"]
     run = CliRunner().invoke(app, [*command, "--dry-run"])
     assert run.exit_code == 0, run.output
-    assert run.stdout == "gptq at 3, 4 bits: 2 runs, 4 points, 4 of them to do\n"
+    assert run.stdout == (
+        "gptq at 3 bits (4 stored): 2 points, 2 of them to do\n"
+        "gptq at 4 bits (5 stored): 2 points, 2 of them to do\n"
+        "2 runs, 4 points, 4 of them to do\n"
+    )
     assert sorted(p for p in store.root.rglob("*") if p.is_file()) == before
     made = CliRunner().invoke(app, [*command, "--json"])
     assert made.exit_code == 0, made.output
     rows = json.loads(made.stdout)
     assert sorted(r["P_post"] for r in rows) == [3, 3, 4, 4]
     again = CliRunner().invoke(app, [*command, "--dry-run", "--json", "--where", "seed == 1"])
-    assert json.loads(again.stdout) == {
-        "method": "gptq",
-        "bits": [3, 4],
-        "runs": 1,
-        "points": 2,
-        "to_do": 0,
-    }
+    plan = json.loads(again.stdout)
+    assert plan["methods"] == [
+        {"method": "gptq", "bits": b, "bits_effective": [b + 1] * 2, "points": 1, "to_do": 0}
+        for b in (3, 4)
+    ]
+    assert (plan["runs"], plan["points"], plan["to_do"], plan["warnings"]) == (1, 2, 0, [])
 
 
 def test_a_worker_of_a_sweep_does_the_same(tiny: list[str], tmp_path: Path) -> None:
@@ -233,3 +237,81 @@ def test_a_cosine_has_no_stable_phase(tiny: list[str], tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(json.dumps({"points": [settings]}))
     with pytest.raises(ConfigError, match="lr_schedule=cosine has no stable phase"):
         study(str(tmp_path / "study.yaml"))
+
+
+def test_several_methods_share_a_calibration_and_options_may_be_of_one(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, passes = trained(tiny, tmp_path), []
+    measure = calibration.hessians
+    monkeypatch.setattr(calibration, "hessians", lambda m, b: passes.append(1) or measure(m, b))
+    options = ["grid=asymmetric", "gptq.act_order=false", "awq.clip=false"]
+    rows = quantize(store.root, "rtn,gptq,awq", "2,3", options)
+    assert len(passes) == 1
+    assert sorted(rows.ptq) == sorted(["rtn", "gptq", "awq"] * 2)
+    assert set(rows["ptq.grid"]) == {"asymmetric"}
+    assert rows["ptq.act_order"].dropna().tolist() == [False] * 2
+    assert rows["ptq.clip"].dropna().tolist() == [False] * 2
+    assert rows.bits_effective.nunique() == 2  # scales of AWQ are folded: they cost nothing
+    with pytest.raises(ConfigError, match="act_order: no such field"):
+        quantize(store.root, "rtn,gptq", "3", ["act_order=false"])
+
+
+def test_weights_trained_at_few_bits_are_rounded_on(tiny: list[str], tmp_path: Path) -> None:
+    """From the numbers that the forward pass has, with activations and KV as in training (Eq. 9)."""
+    low = ["quant.weights.granularity=group", "quant.activations.bits=6", "quant.kv.bits=8"]
+    low += ["quant.weights.bits=6", "tokens=20k"]
+    store = trained(tiny, tmp_path, (), low)
+    with pytest.raises(ConfigError, match="no finished run with unquantized weights"):
+        quantize(store.root, "rtn", "3", where="P_w == 6")
+    options = ["granularity=group", "scale_dtype=float32"]
+    rows = quantize(store.root, "rtn,gptq,awq", "3,5,6", options, "P_w == 6", low_precision=True)
+    assert sorted(rows.P_post) == [3] * 3 + [5] * 3  # at 6 nothing is left to round
+    assert set(rows.P_w) == {6}
+    assert set(rows.P_a) == {6}
+    assert rows.groupby("P_post").delta_ptq.mean().is_monotonic_decreasing
+    run = the_run(tiny, *low)
+    weights, model = module.restored(run, store, EXEC)
+    used, plain = module.as_used(run, weights, model)
+    ids = torch.arange(32).view(1, 32)
+    with torch.no_grad():
+        assert torch.equal(plain(ids), model(ids))
+        name, linear = next(iter(linears(plain)))
+        again = method_of("rtn", bits=6, granularity="group", scale_dtype="float32")
+        q = again.quantize(linear.weight)
+    torch.testing.assert_close(q.weight, linear.weight, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(used[f"{name}.weight"], weights[f"{name}.weight"])
+    assert {k for k in used if "rounder" in k} <= set(plain.state_dict())
+
+
+def test_layers_and_warnings(tiny: list[str], tmp_path: Path) -> None:
+    """What a method says of every matrix is beside its point, and what it warns of is printed."""
+    store = trained(tiny, tmp_path)
+    run = CliRunner().invoke(
+        app,
+        [
+            "quantize",
+            str(store.root),
+            "--method",
+            "gptq",
+            "--bits",
+            "3",
+            "--set",
+            "calibration_tokens=32",
+        ],
+    )
+    assert "gptq: 32 calibration tokens cannot tell" in run.output
+    made = CliRunner().invoke(app, command)
+    assert made.exit_code == 0
+    (path,) = store.root.rglob("layers/*.json")
+    layers = json.loads(path.read_text())
+    assert list(layers) == [n for n, _ in linears(module.restored(the_run(tiny), store, EXEC)[1])]
+    (row,) = (load(store.root).query("ptq == 'gptq'")).to_dict("records")
+    mean = sum(q["relative_proxy"] for q in layers.values()) / len(layers)
+    assert row["ptq.info.relative_proxy"] == pytest.approx(mean)
+    said = [n for n, q in layers.items() if "warning" in q]
+    assert row["ptq.info.warnings"] == len(said) > 0
+    assert all(
+        f"warning: {row['run_id']} {row['eval_id']}: {n}: 32 calibration" in made.stderr
+        for n in said
+    )
