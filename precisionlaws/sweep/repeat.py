@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from precisionlaws.config import ConfigError, Spec, build, hints, join, neutral_of, target
+from precisionlaws.config import ConfigError, Spec, build, hints, join, neutral_of, plain, target
 from precisionlaws.overrides import option, options
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.training.train import train
@@ -99,7 +99,11 @@ def node(kind: type[Spec], path: str, row: Mapping[str, Any]) -> dict[str, Any]:
         column, hint = join(path, f.name), kinds[f.name]
         value = row.get(column)
         absent = value is None or value != value
-        if isinstance(hint, type) and issubclass(hint, Spec):
+        if absent and isinstance(
+            f.metadata.get("neutral"), Spec
+        ):  # a part that is younger than the row
+            out[f.name] = plain(f.metadata["neutral"])
+        elif isinstance(hint, type) and issubclass(hint, Spec):
             out[f.name] = node(class_of(GROUPS.get(f.name, f.name), hint, str(value)), column, row)
         elif typing.get_origin(hint) is tuple:
             inner = typing.get_args(hint)[0]

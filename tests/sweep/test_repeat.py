@@ -43,6 +43,8 @@ def test_a_row_describes_its_run(overrides: list[str], tmp_path: Path) -> None:
     wide.to_parquet(tmp_path / "f.parquet")
     for table in (wide, pd.read_parquet(tmp_path / "f.parquet")):
         assert run_id(run_of(table.iloc[0].to_dict())) == run_id(run)
+    older = {k: v for k, v in row.items() if not k.startswith("parametrization")}
+    assert run_id(run_of(older)) == run_id(run)
     with pytest.raises(ConfigError, match="another version"):
         run_of(row | {"seed": 77})
 
