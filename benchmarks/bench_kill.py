@@ -2,7 +2,7 @@
 
     python benchmarks/bench_kill.py [kills] [seed]
 
-40 runs and 16 PTQ points, as trunks one by one and as packs, undisturbed and with `kills` times SIGKILL: in
+40 runs and 40 points of weights before and after the decay, as trunks one by one and as packs, undisturbed and with `kills` times SIGKILL: in
 half of the lives of the sweep a worker, all workers or the parent (half the time with all of them) after a
 random part of a second, also while they start; in the others right before or right after a rename or link to a
 place of the store, of which SITES lists every one that a sweep has. After each life: what was finished has
@@ -28,7 +28,7 @@ from precisionlaws.sweep.upkeep import verify
 WIDTHS = "{size: 7k, tokens: '8k,16k,32k,64k', seed: '0,1', batch_tokens: '512', data.context: '64', data.eval_tokens: '4096'"
 STUDY = f"""
 points:
-  - {WIDTHS}, quant.weights.bits: '16', ptq: rtn, ptq.bits: '3,4'}}
+  - {WIDTHS}, quant.weights.bits: '16', ptq: rtn, ptq.bits: '3,4', ptq.phase: 'final,stable'}}
   - {WIDTHS}, quant.weights.bits: '3,4,5,6'}}
 """
 RUNS, PACKS = 40, (1, 5)
@@ -38,8 +38,8 @@ SITES = [
     for call, place in (
         ("link", "studies/"), ("link", "claims/"), ("replace", "claims/"), ("rename", "claims/"),
         ("link", "config.yaml"), ("replace", "step-"), ("replace", "resume.safetensors"),
-        ("replace", "checkpoint.safetensors"), ("replace", "metrics.jsonl"), ("link", "result.json"),
-        ("link", "points/"),
+        ("replace", "checkpoint.safetensors"), ("replace", "held_out.npy"), ("replace", "metrics.jsonl"),
+        ("link", "result.json"), ("link", "points/"),
     )
 ]  # fmt: skip
 # Leases beat often enough to die in it. In a life with DIE_AT, a process whose n-th call at that site comes
