@@ -20,6 +20,7 @@ import functools
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -224,6 +225,12 @@ def listed(folder: str | Path) -> set[str]:
         return {entry.name for entry in os.scandir(folder)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
+
+
+def saved_steps(trunk: Path) -> dict[int, str]:
+    """Step -> file name of the checkpoints of a trunk."""
+    found = (re.fullmatch(r"step-(\d+)\.safetensors", name) for name in listed(trunk))
+    return {int(m[1]): m[0] for m in found if m}
 
 
 def load(

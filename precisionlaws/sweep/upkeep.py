@@ -23,7 +23,7 @@ from precisionlaws.claims import Watcher, bury, lost
 from precisionlaws.config import ConfigError
 from precisionlaws.heldout import from_bytes
 from precisionlaws.run import stored_config, trunk_id
-from precisionlaws.store import Store, listed, read_row
+from precisionlaws.store import Store, listed, read_row, saved_steps
 from precisionlaws.sweep.recorded import plans
 
 OLD_SECONDS = 3600.0  # a half-written file of this age is nobody's: writing takes seconds
@@ -254,7 +254,7 @@ def idle_trunks(store: Store) -> Iterator[Finding]:
     for trunk in sorted(listed(store.root / "trunks")):
         if trunk in busy:
             continue
-        found = {int(m[1]): m[0] for m in (re.fullmatch(r"step-(\d+)\.safetensors", n) for n in listed(store.trunk(trunk))) if m}  # fmt: skip
+        found = saved_steps(store.trunk(trunk))
         keep = {max((s for s in found if s <= b), default=None) for b in owed.get(trunk, ())}
         for step in sorted(found.keys() - keep):
             yield Finding(store.trunk(trunk) / found[step], "no unfinished run needs it", False)

@@ -10,7 +10,7 @@ saves, restores, evaluates or publishes a run that is trained alone does it for 
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -56,9 +56,9 @@ class Pack:
         found = {seed: stream.at(self.step) for seed, stream in self.streams.items()}
         return torch.from_numpy(np.stack([found[r.seed] for r in self.runs])).to(self.device)
 
-    def take_over(self, step: int) -> None:
-        """Go on from `step`, to which every member that counts was restored."""
-        self.update.gather()
+    def take_over(self, step: int, restored: Collection[int]) -> None:
+        """Go on from `step`, to which these members were restored; nobody looks at the others."""
+        self.update.gather(restored)
         self.step = step
 
 
@@ -155,14 +155,17 @@ class Update:
                     slots[key] = part if part.dim() == 0 else part.view_as(p)
         self.linked = True
 
-    def gather(self) -> None:
-        """The reverse, after members were restored; a member without memory (a passenger) gets zeros."""
+    def gather(self, restored: Collection[int]) -> None:
+        """The reverse, after members were restored: what all share, the count of steps, is theirs.
+
+        A member without memory (a passenger) gets zeros."""
         known = [self.slots(e) for e in range(len(self.members))]
-        keys = {k for slots in known for k in slots[0]}
+        keys = {k for e in restored for k in known[e][0]}
         memory = self.optimizer.state[self.rows]
         memory.clear()
+        self.linked = False
         for key in keys:
-            some = next(slots[0][key] for slots in known if slots[0])
+            some = next(known[e][0][key] for e in restored if known[e][0])
             memory[key] = some.clone() if some.dim() == 0 else torch.zeros_like(self.rows)
             if some.dim():
                 for row, slots in zip(memory[key], known, strict=True):

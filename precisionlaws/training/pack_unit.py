@@ -12,7 +12,7 @@ from pathlib import Path
 
 from precisionlaws.config import ConfigError
 from precisionlaws.run import Exec, RunConfig, run_id, trunk_id
-from precisionlaws.store import Store
+from precisionlaws.store import Store, saved_steps
 from precisionlaws.training import unit
 from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import checkpoint_facts, device_of, micro_batch
@@ -26,7 +26,6 @@ from precisionlaws.training.unit import (
     lookout,
     missing,
     publish,
-    saved_steps,
     train_runs,
 )
 
@@ -137,7 +136,7 @@ class Trainer:
 
     def catch_up(self, folders: Mapping[int, Path], branch: int) -> None:
         """Take over the furthest step up to the branch point of which all have a usable checkpoint."""
-        common = set.intersection(*(saved_steps(f) for f in folders.values()))
+        common = set.intersection(*(set(saved_steps(f)) for f in folders.values()))
         for step in sorted((n for n in common if self.pack.step < n <= branch), reverse=True):
             if self.resume({e: checkpoint(f, step) for e, f in folders.items()}):
                 return
@@ -168,7 +167,7 @@ class Trainer:
         for member, snapshot in zip(pack.members, snapshots, strict=True):
             member.restore(*snapshot)
         pack.lost = before[1]
-        pack.take_over(before[0])
+        pack.take_over(before[0], range(len(pack.members)))
 
     def measured(self, e: int, run: RunConfig) -> Losses:
         model = self.pack.members[e].model
@@ -183,7 +182,7 @@ class Trainer:
         usable = usable and [m.get("facts") for m in found] == list(facts.values())
         if not usable or not all(resume(self.pack.members[e], paths[e], facts[e]) for e in paths):
             return False
-        self.pack.take_over(self.pack.members[next(iter(paths))].step)
+        self.pack.take_over(self.pack.members[next(iter(paths))].step, list(paths))
         return True
 
     def save(self, e: int, path: Path) -> None:

@@ -8,7 +8,6 @@ states; `train` of one run is this function with one branch.
 import hashlib
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from precisionlaws import heldout
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, plain
 from precisionlaws.run import Exec, RunConfig, normal_text, run_id, stored_config, trunk_id
-from precisionlaws.store import Store, listed
+from precisionlaws.store import Store, saved_steps
 from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import checkpoint_facts, device_of, micro_batch
 from precisionlaws.training.loop import Diverged, Interrupted, advance, batches_of
@@ -156,12 +155,6 @@ class Trainer:
 def last_loss(state: State) -> float:
     """Of the last step, nats per token; NaN before the first."""
     return float(state.log[-1][-1, 1]) if state.log and len(state.log[-1]) else math.nan
-
-
-def saved_steps(folder: Path) -> set[int]:
-    """Of the checkpoints of a trunk."""
-    found = (re.fullmatch(r"step-(\d+)\.safetensors", name) for name in listed(folder))
-    return {int(m[1]) for m in found if m}
 
 
 def lookout(

@@ -116,7 +116,7 @@ def test_members_are_states_of_their_own(tiny: list[str]) -> None:
     back = Pack(runs, "cpu")
     for member, source in zip(back.members, (alone, *pack.members[1:]), strict=True):
         member.restore(*source.snapshot())
-    back.take_over(12)
+    back.take_over(12, range(len(back.members)))
     advance(back, {0, 1, 2}, 16, lambda step: 1 - step / 20)
     advance(pack, {0, 1, 2}, 16, lambda step: 1 - step / 20)
     assert bits(back, 1) == bits(pack, 1)

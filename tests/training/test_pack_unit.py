@@ -111,6 +111,23 @@ def test_interrupted_and_resumed_in_other_company_is_the_same(
     same(smooth, rough, trunks)
 
 
+def test_a_first_member_that_has_finished_changes_no_bit_of_the_others(
+    trunks: Trunks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go on in the middle of a decay, where it is not: they keep their own count of steps."""
+    monkeypatch.setattr(loop, "FLUSH", 2)
+    three = [trunks["w3"], trunks["low"][:1], trunks["plain"][:1]]
+    smooth, rough = Store(tmp_path / "smooth"), Store(tmp_path / "rough")
+    train_trunks(three, smooth, FOUR)
+    looks = iter(range(1, 100))  # the ninth is at step 18 of the decay from 16 to 20
+    with pytest.raises(Interrupted):
+        train_trunks(three, rough, FOUR, Watch(stop=lambda: next(looks) == 9))
+    assert len(list(rough.root.glob("runs/*/resume.safetensors"))) == 3
+    train_trunks([trunks["w3"][:1]], rough, FOUR)  # in a pack of its own
+    train_trunks(three, rough, FOUR)
+    same(smooth, rough, {str(i): runs for i, runs in enumerate(three)})
+
+
 def test_killed_between_checkpoints_repeats_the_steps(
     trunks: Trunks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
