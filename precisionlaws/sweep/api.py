@@ -1,7 +1,6 @@
 """`sweep` and `quantize` for Python; the commands do the same and show progress."""
 
 import functools
-import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from precisionlaws.run import Exec, run_id
 from precisionlaws.store import Store, load
 from precisionlaws.sweep.engine import run_study
 from precisionlaws.sweep.launchers.local import Local
-from precisionlaws.sweep.live import Live
+from precisionlaws.sweep.live import Silent
 from precisionlaws.sweep.points import Point, Study
 from precisionlaws.sweep.quantizable import quantizable
 
@@ -33,7 +32,7 @@ def sweep(
     study = Study(
         name="points", points=chosen, exec=default("exec"), launcher=launcher or Local(workers=None)
     )
-    outcome = run_study(study, Store(store), Live(out=io.StringIO()), retry=True)
+    outcome = run_study(study, Store(store), Silent(), retry=True)
     if outcome.failed:
         raise RuntimeError(f"{len(outcome.failed)} runs failed: {outcome.failed}")
     frame = load(store)

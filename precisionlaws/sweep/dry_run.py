@@ -5,6 +5,7 @@ from typing import Any
 
 from precisionlaws.costs import MFU, PRICE, duration, gpu_hours
 from precisionlaws.run import RunConfig
+from precisionlaws.store import Store
 from precisionlaws.sweep.memory import as_json, line, memory
 from precisionlaws.sweep.points import Study
 from precisionlaws.sweep.rates import IDLE, Rates
@@ -14,21 +15,26 @@ SHOWN_HOURS = 0.1  # below, nobody rents a GPU
 
 
 def estimate(
-    study: Study, done: Progress, mfu: float = MFU, price: float = PRICE, known: Rates = IDLE
+    study: Study,
+    done: Progress,
+    mfu: float = MFU,
+    price: float = PRICE,
+    known: Rates = IDLE,
+    store: Store | None = None,
 ) -> dict[str, Any]:
     """Counts, tokens, FLOPs, time and price of a study and of what is still missing of it.
 
     tokens: trained, shared trunks counted once. tokens_alone: if every run, a (config, D), were trained by
     itself; tokens_per_point: if every point were, PTQ points too. seconds: estimated wall clock on this
-    machine's cores, at the rates that are known of it. gpu: H100-hours at this MFU, training and
+    machine's cores, at the rates that are known of it. to_do: what is still missing, from the trunks that
+    `store` has. gpu: H100-hours at this MFU, training and
     evaluation, and their price at `price` per hour.
     Raises: ValueError for an mfu or a price that is none.
     """
     if not price >= 0:
         raise ValueError(f"price must be at least 0 per GPU-hour, got {price:g}")
     whole, left_over = units(study.points, study.exec), done.missing(study.points)
-    all_left = len(left_over) == len(study.points)
-    rest = whole if all_left else units(left_over, study.exec, study.points)
+    rest = units(left_over, study.exec, study.points, store)
     workers = study.launcher.count(study.exec.threads)  # type: ignore[attr-defined]
     hours, left = (gpu_hours(sum(map(all_flops, part)), mfu) for part in (whole, rest))
     return {
@@ -65,8 +71,8 @@ def estimate(
 
 def all_flops(unit: Unit) -> float:
     """Training, and a forward pass over the held-out tokens for every evaluation."""
-    evaluations = sum(1 + len(p) + bool(p) for p in unit.ptqs)
-    return unit.flops * (1 + evaluations * unit.runs[0].data.eval_tokens / unit.tokens / 3)
+    forward = unit.token_flops / 3
+    return unit.flops + forward * unit.evaluations * unit.runs[0].data.eval_tokens
 
 
 def wall(seconds: list[float], workers: int) -> float:
@@ -94,11 +100,10 @@ def table(n: dict[str, Any]) -> str:
         f"{n['study']}: {n['runs']:,} runs, {n['points']:,} points in {n['units']:,} units",
         f"  tokens  {millions(n['tokens'])} trained{fewer(n)}",
         f"  FLOPs   {n['flops']:.2e}",
-        f"  time    about {duration(n['seconds'])} on {n['workers']} CPU worker(s), {rests_on(n['calibration'])}",
+        f"  time    about {duration(n['seconds'])} on {n['workers']} CPU worker{'s' * (n['workers'] > 1)}, {rests_on(n['calibration'])}",
         *([line(n["memory"], n.get("disk_free"))] if n["memory"] else []),
         *gpu(n["gpu"]),
-        f"  to do   {n['to_do']['points']:,} points, {millions(n['to_do']['tokens'])} tokens, "
-        f"about {duration(n['to_do']['seconds'])}" + to_rent(n),
+        to_do(n),
         *(
             f"  data    {d['data']}: the longest run goes {d['epochs']:,.1f} times through its "
             f"{millions(d['tokens'])} tokens, so sequences repeat; data=text data.path=... brings more"
@@ -151,6 +156,14 @@ def gpu(n: dict[str, Any]) -> list[str]:
         f"  GPU     about {three(n['hours'])} H100-hours at {n['mfu']:.0%} MFU, "
         f"{three(n['price'])} at {n['price_per_hour']:.2f} per hour"
     ]
+
+
+def to_do(n: dict[str, Any]) -> str:
+    left = n["to_do"]
+    if not left["points"]:
+        return "  to do   nothing"
+    tokens = f"{millions(left['tokens'])} tokens, " if left["tokens"] else ""  # PTQ trains nothing
+    return f"  to do   {left['points']:,} points, {tokens}about {duration(left['seconds'])}{to_rent(n)}"
 
 
 def to_rent(n: dict[str, Any]) -> str:

@@ -18,9 +18,9 @@ POLL_SECONDS = 1.0
 
 
 class View(Protocol):
-    """Whoever shows the sweep."""
+    """Whoever shows the sweep. plan: the key under which the store has it (recorded.py)."""
 
-    def begin(self, todo: list[Unit], workers: int) -> None: ...
+    def begin(self, todo: list[Unit], workers: int, store: Store, plan: str) -> None: ...
     def event(self, worker: int, unit: Unit, message: dict[str, Any]) -> None: ...
     def tick(self) -> None: ...
     def end(self) -> None: ...
@@ -57,7 +57,7 @@ def run_study(
     before = progress(store, study.points, elsewhere)
     outcome = Outcome(before, skipped={} if retry else dict(before.failed))
     left = [p for p in before.missing(study.points) if p.run_id not in outcome.skipped]
-    todo = units(left, study.exec, study.points)
+    todo = units(left, study.exec, study.points, store)
     if not todo:
         return outcome
     if isinstance(study.launcher, Local):  # elsewhere, other machines' memory counts
@@ -67,10 +67,10 @@ def run_study(
 
         device_of("cuda")  # here, where it is one line, and not in every worker
     store.check_writable()
-    record(store, study.name, study.overrides, before.here(study.points))
+    plan = record(store, study.name, study.overrides, before.here(study.points))
     pool = study.launcher.pool(store, study.exec.threads, len(todo))  # type: ignore[attr-defined]
     dispatcher = Dispatcher(study, store, pool, view, list(todo), outcome, max_failures, elsewhere)
-    view.begin(todo, len(pool.workers))
+    view.begin(todo, len(pool.workers), store, plan.key)
     try:
         while dispatcher.busy():
             dispatcher.turn()

@@ -1,19 +1,24 @@
-"""The live view of a sweep: a small table on a terminal, plain lines elsewhere."""
+"""The live view of a sweep: the table of `jobs watch` on a terminal, plain lines elsewhere."""
 
 import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from precisionlaws.config import ConfigError
 from precisionlaws.costs import duration
-from precisionlaws.sweep.dry_run import wall
+from precisionlaws.store import Store
+from precisionlaws.sweep.dry_run import rests_on, wall
 from precisionlaws.sweep.rates import IDLE, Rates
 from precisionlaws.sweep.schedule import Unit
+from precisionlaws.sweep.watch import Look, Watch, summary, table
 
 LINE_SECONDS = 15.0  # between plain lines
-SURE = 0.02  # share of the work after which its own pace tells more than any estimate
+LOOK_SECONDS = 1.0  # between looks for a terminal
+SHARE = 0.05  # of the time that may go into looking
 
 
 @dataclass
@@ -41,75 +46,59 @@ class Screen:
 
 @dataclass
 class Live:
-    """Shows progress on `out`; knows only what workers tell."""
+    """Shows a sweep on `out` as its store tells it, and what goes wrong between the lines."""
 
     out: IO[str] = field(default_factory=lambda: sys.stderr)
     known: Rates = IDLE
-    now: dict[int, str] = field(default_factory=dict)
-    last: float = 0.0
+    due: float = 0.0  # when to look again, by time.monotonic
 
-    def __post_init__(self) -> None:
-        self.screen = Screen(self.out)
-
-    def begin(self, todo: list[Unit], workers: int) -> None:
-        self.todo, self.workers = todo, workers
-        self.start = time.monotonic()
-        self.total = sum(self.known.seconds(u) for u in todo)
-        self.idle = sum(u.seconds for u in todo)
-        self.units_done, self.done, self.part = 0, 0.0, {}
-        self.lines: list[str] = []
-        runs = sum(len(u.runs) for u in todo)
-        points = runs + sum(len(p) for u in todo for p in u.ptqs)
-        print(f"{runs} runs, {points} points to go on {workers} workers", file=self.out, flush=True)
+    def begin(self, todo: list[Unit], workers: int, store: Store, plan: str) -> None:
+        self.screen, self.start = Screen(self.out), time.monotonic()
+        self.watch = Watch(store, plan, slower=self.known.overall)
+        train = sum(len(u.runs) - len(u.trained) for u in todo)
+        points = train + sum(len(p) for u in todo for p in u.ptqs)
+        left = duration(wall([self.known.seconds(u) for u in todo], workers))
+        rests = rests_on({"runs": self.known.runs, "factor": self.known.overall})
+        work = f"{count(train, 'run')} to train, {count(points, 'point')} in all"
+        self.tell(f"{work}, on {count(workers, 'worker')}: about {left}, {rests}")
 
     def event(self, worker: int, unit: Unit, message: dict[str, Any]) -> None:
-        kind = message["event"]
-        if kind == "progress":
-            share = message["step"] / message["steps"]
-            self.now[worker] = (
-                f"{message['run']}  step {message['step']:,}/{message['steps']:,}  {share:4.0%}"
-            )
-            done = min(message["step"] * message["batch"] / unit.tokens, 1.0)
-            self.part[worker] = max(self.part.get(worker, 0.0), done * self.known.seconds(unit))
-        elif kind == "quantizing":
-            self.now[worker] = f"{message['run']}  quantizing"
-            self.part[worker] = 0.9 * self.known.seconds(unit)
-        elif kind in ("done", "failed", "died", "busy", "stopped"):
-            self.now.pop(worker, None)
-            self.part.pop(worker, None)
-        if kind == "done":
-            self.units_done += 1
-            self.done += self.known.seconds(unit)
-        if kind == "note":
-            self.note(message["text"])
-        if kind in ("failed", "died"):
-            self.note(f"failed: {unit.name}: {message['error']}")
+        if message["event"] == "note":
+            self.tell(message["text"])
+        if message["event"] in ("failed", "died"):
+            self.tell(f"failed: {unit.name}: {message['error']}")
 
-    def note(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         self.screen.clear()
         print(text, file=self.out, flush=True)
 
-    def summary(self) -> str:
-        elapsed = time.monotonic() - self.start
-        share = (self.done + sum(self.part.values())) / self.total if self.total else 1.0
-        counts = f"{self.units_done}/{len(self.todo)} units, {share:.0%}, {duration(elapsed)}"
-        if share <= SURE:
-            seconds = wall([self.known.seconds(u) for u in self.todo], self.workers)
-            runs = f", calibrated on {self.known.runs} run(s)" if self.known.runs else ""
-            return f"{counts}, about {duration(max(seconds - elapsed, 0))} left{runs}"
-        slower = elapsed / share * self.workers / self.idle if self.idle else 1.0
-        left = f", about {duration(elapsed * (1 - share) / share)} left" if share < 1 else ""
-        return f"{counts}{left} ({slower:.1f} times the estimate for idle cores)"
-
     def tick(self) -> None:
-        if not self.out.isatty():
-            if time.monotonic() - self.last > LINE_SECONDS:
-                self.last = time.monotonic()
-                print(self.summary(), file=self.out, flush=True)
+        if (now := time.monotonic()) < self.due:
             return
-        workers = (f"  {i}: {self.now.get(i, 'waiting')}" for i in range(self.workers))
-        self.screen.draw([self.summary(), *workers])
+        terminal = self.out.isatty()
+        with suppress(ConfigError, OSError):  # a file that cannot be read must not end the work
+            look = self.watch.look()
+            self.screen.draw(table(look)) if terminal else self.tell(self.line(look))
+        spent = time.monotonic() - now
+        self.due = now + max(LOOK_SECONDS if terminal else LINE_SECONDS, spent / SHARE)
+
+    def line(self, look: Look) -> str:
+        return f"{summary(look.rows[0])}, after {duration(time.monotonic() - self.start)}"
 
     def end(self) -> None:
         self.screen.clear()
-        print(self.summary(), file=self.out, flush=True)
+        with suppress(ConfigError, OSError):
+            self.tell(self.line(self.watch.look()))
+
+
+class Silent:
+    """A view for those who do not look."""
+
+    def begin(self, todo: list[Unit], workers: int, store: Store, plan: str) -> None: ...
+    def event(self, worker: int, unit: Unit, message: dict[str, Any]) -> None: ...
+    def tick(self) -> None: ...
+    def end(self) -> None: ...
+
+
+def count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

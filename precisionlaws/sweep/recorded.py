@@ -1,11 +1,12 @@
 """What sweeps set out to do, kept in the store: from it any machine can say what is left.
 
-<store>/studies/<name>-<8 hex>.json     one immutable file per study and overrides; delete it to forget it
+<store>/studies/<name>-<8 hex>.json     one immutable file per study and work; delete it to forget it
 """
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from precisionlaws.config import ConfigError, digest
@@ -41,25 +42,35 @@ class Plan:
     name: str
     overrides: tuple[str, ...]
     jobs: tuple[Job, ...]  # runs of one unit stand together, by steps
+    key: str = ""  # names its file
+
+    @property
+    def work(self) -> set[tuple[str, tuple[str, ...]]]:
+        """Runs and their points: what makes a plan the same plan, whatever it is thought to cost."""
+        return {(j.run, tuple(sorted(j.points))) for j in self.jobs}
 
 
-def record(store: Store, name: str, overrides: Sequence[str], points: Iterable[Point]) -> None:
-    """Keep what is to be done; the same plan twice is one file."""
-    jobs = [asdict(job) for unit in units(points) for job in jobs_of(unit)]
-    text = json.dumps({"schema": SCHEMA, "study": name, "overrides": list(overrides), "jobs": jobs})
-    write(store.study(f"{name}-{digest(text)[:8]}"), text + "\n", replace=False)
+def record(store: Store, name: str, overrides: Sequence[str], points: Iterable[Point]) -> Plan:
+    """Keep what is to be done; the same work under the same name is one file, that of the first time."""
+    jobs = tuple(job for unit in units(points) for job in jobs_of(unit))
+    plan = Plan(name, tuple(overrides), jobs)
+    for file in files(store):
+        with suppress(ConfigError):  # damaged: `runs verify` and `jobs watch` say so
+            other = read(store, file)
+            if other.name == name and other.work == plan.work:
+                return other
+    node = {"schema": SCHEMA, "study": name, "overrides": plan.overrides, "jobs": [*map(asdict, jobs)]}  # fmt: skip
+    text = json.dumps(node)
+    key = f"{name}-{digest(text)[:8]}"
+    write(store.study(key), text + "\n", replace=False)
+    return replace(plan, key=key)
 
 
 def jobs_of(unit: Unit) -> list[Job]:
-    """The unit's cost by its model, spread over steps and evaluations."""
-    first = unit.runs[0]
-    steps = unit.tokens / first.batch
-    evaluations = sum(1 + len(p) + bool(p) for p in unit.ptqs)
-    step_seconds = (unit.seconds - evaluations * unit.eval_seconds) / steps
     return [
         Job(
             run_id(run), unit.name, run.lr_schedule.decay_start(run.steps), run.steps, run.batch,
-            tuple(map(eval_id, ptqs)), step_seconds, unit.eval_seconds,
+            tuple(map(eval_id, ptqs)), unit.step_seconds, unit.eval_seconds,
         )
         for run, ptqs in zip(unit.runs, unit.ptqs, strict=True)
     ]  # fmt: skip
@@ -67,8 +78,12 @@ def jobs_of(unit: Unit) -> list[Job]:
 
 def plans(store: Store) -> list[Plan]:
     """Every recorded plan. Raises: ConfigError naming a damaged file."""
+    return [read(store, name) for name in files(store)]
+
+
+def files(store: Store) -> list[str]:
     names = sorted(listed(store.root / "studies"))
-    return [read(store, n) for n in names if n.endswith(".json") and not n.startswith(".")]
+    return [n for n in names if n.endswith(".json") and not n.startswith(".")]
 
 
 def read(store: Store, name: str) -> Plan:
@@ -76,6 +91,7 @@ def read(store: Store, name: str) -> Plan:
     node: Any = read_row(path)
     try:
         jobs = tuple(Job(**j | {"points": tuple(j["points"])}) for j in node["jobs"])
-        return Plan(str(node["study"]), tuple(map(str, node["overrides"])), jobs)
+        overrides = tuple(map(str, node["overrides"]))
+        return Plan(str(node["study"]), overrides, jobs, name.removesuffix(".json"))
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no recorded study ({error}); remove it") from None

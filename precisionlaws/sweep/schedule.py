@@ -5,7 +5,7 @@ trunks that are trained as one batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from precisionlaws.costs import cpu_seconds
 from precisionlaws.models.count import training_flops
 from precisionlaws.ptq.base import Ptq
 from precisionlaws.run import Exec, RunConfig, trunk_id
-from precisionlaws.store import Store, listed, load, read_json
+from precisionlaws.store import Store, listed, load, read_json, saved_steps
 from precisionlaws.sweep.points import Point
 from precisionlaws.training.pack_rules import check_packable, kinds, obstacle, pack_key, together
 from precisionlaws.training.pack_rules import pays as pack_that_pays
@@ -23,11 +23,13 @@ from precisionlaws.training.pack_rules import pays as pack_that_pays
 
 @dataclass(frozen=True)
 class Unit:
-    """Runs of one trunk, by growing D, each with the PTQs asked of it."""
+    """Runs of one trunk, by growing D, each with the PTQs asked of it; and what is there of it already."""
 
     name: str  # trunk_id
     runs: tuple[RunConfig, ...]
     ptqs: tuple[tuple[Ptq, ...], ...]
+    trained: frozenset[int] = frozenset()  # indices of runs that only lack points
+    saved: tuple[int, ...] = ()  # steps of the trunk's checkpoints
 
     @property
     def pack(self) -> int:
@@ -41,10 +43,11 @@ class Unit:
 
     @cached_property
     def tokens(self) -> int:
-        """Tokens trained: the trunk once, to the last branch point, and every decay."""
-        last = max(r.lr_schedule.decay_start(r.steps) for r in self.runs)
-        decays = sum(r.steps - r.lr_schedule.decay_start(r.steps) for r in self.runs)
-        return (last + decays) * self.runs[0].batch
+        """Tokens to train: the trunk once, from where it stands to the last branch point, and every decay."""
+        owed = [r for i, r in enumerate(self.runs) if i not in self.trained]
+        branches = [r.lr_schedule.decay_start(r.steps) for r in owed]
+        decays = sum(r.steps for r in owed) - sum(branches)
+        return (steps_between(branches, self.saved) + decays) * self.runs[0].batch
 
     @property
     def tokens_alone(self) -> int:
@@ -52,21 +55,35 @@ class Unit:
         return sum(r.D for r in self.runs)
 
     @cached_property
-    def flops(self) -> float:
+    def token_flops(self) -> float:
+        """FLOPs of training one token."""
         run = self.runs[0]
-        return training_flops(run.model, run.size, run.data.vocab, run.data.context, self.tokens)
+        return training_flops(run.model, run.size, run.data.vocab, run.data.context, 1)
+
+    @property
+    def flops(self) -> float:
+        return self.token_flops * self.tokens
+
+    @property
+    def evaluations(self) -> int:
+        """Of what it trains, and of points, with the unquantized weights that they are compared with."""
+        return len(self.runs) - len(self.trained) + sum(len(p) + bool(p) for p in self.ptqs)
 
     @cached_property
     def seconds(self) -> float:
         """Estimated, on one core."""
-        evaluations = sum(1 + len(p) + bool(p) for p in self.ptqs)
-        steps, per_token = self.tokens / self.runs[0].batch, self.flops / self.tokens
-        return cpu_seconds(self.flops, steps, 0, per_token) + evaluations * self.eval_seconds
+        training = self.tokens / self.runs[0].batch * self.step_seconds
+        return training + self.evaluations * self.eval_seconds
+
+    @property
+    def step_seconds(self) -> float:
+        """Estimated, of one step on one core."""
+        return cpu_seconds(self.token_flops * self.runs[0].batch, 1, 0, self.token_flops)
 
     @property
     def eval_seconds(self) -> float:
         """Estimated, of one evaluation on one core."""
-        return cpu_seconds(0, 0, self.runs[0].data.eval_tokens, self.flops / self.tokens)
+        return cpu_seconds(0, 0, self.runs[0].data.eval_tokens, self.token_flops)
 
     def message(self) -> dict[str, Any]:
         """The unit as JSON for a worker."""
@@ -79,7 +96,16 @@ class Unit:
         }
 
 
-@dataclass(frozen=True)
+def steps_between(branches: Iterable[int], saved: Sequence[int]) -> int:
+    """Steps of a trunk that must be trained to reach every branch point from the checkpoints there are."""
+    at = steps = 0
+    for branch in sorted(branches):
+        at = max((s for s in saved if at < s <= branch), default=at)
+        steps, at = steps + branch - at, branch
+    return steps
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackUnit(Unit):
     """Trunks that are trained as one batch of `pack`; lanes that are left over repeat a member."""
 
@@ -106,27 +132,41 @@ class PackUnit(Unit):
 
 
 def units(
-    points: Iterable[Point], exec: Exec | None = None, study: Iterable[Point] = ()
+    points: Iterable[Point],
+    exec: Exec | None = None,
+    study: Iterable[Point] = (),
+    store: Store | None = None,
 ) -> list[Unit]:
     """Longest first: with few workers that leaves the least idle time at the end.
 
-    With `exec`, trunks are packed as it says, and as the whole `study` makes it pay: a run must not
+    With `store`, from the trunks that it has. With `exec`, trunks are packed as it says, and as the whole `study` makes it pay: a run must not
     get into another size of pack because others are done. Raises: ConfigError for `exec.pack` above 1
     where runs cannot be packed.
     """
     trunks = trunks_of(points)
+    if store is not None:
+        there = listed(store.root / "trunks")
+        trunks = [extending(t, store) if t.name in there else t for t in trunks]
     if exec is not None and (exec.pack or any(pays(t.runs[0], exec) > 1 for t in trunks)):
         whole = trunks_of(study) or trunks
         trunks = packed(trunks, sizes(whole, exec))
     return sorted(trunks, key=lambda u: (-u.seconds, u.name))
 
 
+def extending(trunk: Unit, store: Store) -> Unit:
+    return replace(trunk, saved=tuple(sorted(saved_steps(store.trunk(trunk.name)))))
+
+
 def trunks_of(points: Iterable[Point]) -> list[Unit]:
+    """Runs of which only PTQ points are asked are trained already."""
     runs: dict[str, RunConfig] = {}
     ptqs: dict[str, list[Ptq]] = {}
+    owed = set()
     for point in points:
         runs.setdefault(point.run_id, point.run)
-        if point.eval_id != "final":
+        if point.eval_id == "final":
+            owed.add(point.run_id)
+        else:
             ptqs.setdefault(point.run_id, []).append(point.ptq)
     trunks: dict[str, list[str]] = {}
     for name, run in runs.items():
@@ -135,7 +175,8 @@ def trunks_of(points: Iterable[Point]) -> list[Unit]:
     for trunk, names in trunks.items():
         ordered = sorted(names, key=lambda n: runs[n].steps)
         asked = (tuple(ptqs.get(n, ())) for n in ordered)
-        made.append(Unit(trunk, tuple(runs[n] for n in ordered), tuple(asked)))
+        trained = frozenset(i for i, n in enumerate(ordered) if n not in owed)
+        made.append(Unit(trunk, tuple(runs[n] for n in ordered), tuple(asked), trained))
     return made
 
 
@@ -194,12 +235,14 @@ def packed(trunks: Iterable[Unit], sizes: Mapping[str, int]) -> list[Unit]:
 
 def joined(trunks: Sequence[Unit], size: int) -> PackUnit:
     first, others = trunks[0].name, len(trunks) - 1
+    trained = [i in t.trained for t in trunks for i in range(len(t.runs))]
     return PackUnit(
-        first + (f" and {others} more" if others else ""),
-        tuple(r for t in trunks for r in t.runs),
-        tuple(p for t in trunks for p in t.ptqs),
-        tuple(trunks),
-        size,
+        name=first + (f" and {others} more" if others else ""),
+        runs=tuple(r for t in trunks for r in t.runs),
+        ptqs=tuple(p for t in trunks for p in t.ptqs),
+        trained=frozenset(i for i, is_trained in enumerate(trained) if is_trained),
+        trunks=tuple(trunks),
+        size=size,
     )
 
 

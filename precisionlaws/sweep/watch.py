@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,7 +20,7 @@ from precisionlaws.claims import Watcher, lost
 from precisionlaws.config import ConfigError, nearest
 from precisionlaws.costs import duration
 from precisionlaws.store import Store, listed, read_json
-from precisionlaws.sweep.recorded import Job, Plan, plans
+from precisionlaws.sweep.recorded import Job, Plan, files, read
 
 STATES = ("done", "running", "stalled", "failed", "to go")
 LAST = 5  # losses and errors shown
@@ -77,7 +77,10 @@ class Watch:
     """Looks at a store again and again; remembers what cannot change."""
 
     store: Store
-    study: str | None = None  # only this one
+    study: str | None = None  # only this one: its name, or the key of one plan
+    slower: float = (
+        math.nan
+    )  # seconds per estimated second, where a worker has no pace of its own yet
     watcher: Watcher = field(default_factory=Watcher)
     studies: dict[str, list[Plan]] = field(
         default_factory=dict
@@ -112,13 +115,15 @@ class Watch:
         )
 
     def plans(self) -> list[Plan]:
-        key = "/".join(sorted(listed(self.store.root / "studies")))
-        if key not in self.studies:
-            self.studies = {key: plans(self.store)}
+        names = files(self.store)
+        if f"{self.study}.json" in names:  # the others may be damaged
+            names = [f"{self.study}.json"]
+        if (key := "/".join(names)) not in self.studies:
+            self.studies = {key: [read(self.store, n) for n in names]}
         found = self.studies[key]
         if self.study is None:
             return found
-        chosen = [p for p in found if p.name == self.study]
+        chosen = [p for p in found if self.study in (p.name, p.key)]
         if not chosen:
             raise ConfigError(
                 f"no study {self.study!r} was started in this store{nearest(self.study, {p.name for p in found})}"
@@ -174,8 +179,9 @@ class Watch:
         self, name: str, jobs: Sequence[Job], states: dict[str, str], claims: Sequence[Claim]
     ) -> Row:
         here, units = {j.run: j for j in jobs}, groupby(jobs, lambda j: j.unit)
-        mine = [c for c in claims if c.note.get("run") in here]
-        speed = sum(c.pace * here[c.note["run"]].second_per_token for c in mine)
+        names = {j.unit for j in jobs}
+        mine = [c for c in claims if c.note.get("run", c.unit) in here.keys() | names]
+        speed = self.speed(mine, here)
         cost = sum(self.cost(list(unit), states, mine) for _, unit in units)
         planned = sum(1 + len(j.points) for j in jobs) if jobs and jobs[0].unit else 0
         return Row(
@@ -183,8 +189,17 @@ class Watch:
             {s: 0 for s in STATES} | Counter(states[run] for run in here),
             (sum(self.have.get(run, 0) for run in here), planned),
             sum(c.pace for c in mine),
-            cost / speed if speed else 0.0 if not cost else math.nan,
+            0.0 if not cost else cost / speed if speed else math.nan,
         )
+
+    def speed(self, claims: Sequence[Claim], jobs: Mapping[str, Job]) -> float:
+        """Estimated seconds that are worked off in a second; who has no pace yet has that of the others.
+
+        NaN where nobody has one."""
+        paces = [c.pace * jobs[c.note["run"]].second_per_token for c in claims if c.pace]
+        waiting = sum(c.alive and not c.pace for c in claims)
+        typical = sum(paces) / len(paces) if paces else 1 / self.slower
+        return sum(paces) + waiting * typical if waiting else sum(paces)
 
     def cost(self, unit: list[Job], states: dict[str, str], claims: Sequence[Claim]) -> float:
         """What is left of one unit, in seconds of the core that its plan had in mind."""

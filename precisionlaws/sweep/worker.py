@@ -12,7 +12,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,12 +26,11 @@ from precisionlaws.run import Exec, RunConfig, run_id, trunk_id
 from precisionlaws.store import Store, write
 
 Emit = Callable[[dict[str, Any]], None]
-TELL_SECONDS = 0.5
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no other unit would fare better
 
 
 def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[], bool]) -> None:
-    """One unit: train what is missing, then quantize; every finished point is told through `emit`."""
+    """One unit: train what is missing, then quantize. How far it is stands in its leases; `emit` tells how it ended."""
     from precisionlaws.training.loop import Interrupted
     from precisionlaws.training.unit import Watch
 
@@ -46,27 +44,17 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
     if not leases:
         emit({"event": "busy"})
         return
-    batch = jobs[0][0].batch * len(claims)  # tokens that all its trunks train on in a step
-    told = 0.0
 
     def progress(name: str, step: int, steps: int, loss: float) -> None:
-        nonlocal told
         work.at = name
         for lease in leases:
             lease.tell(name, step, steps, jobs[0][0].batch, loss)
-        if time.monotonic() - told > TELL_SECONDS:
-            told = time.monotonic()
-            emit(
-                {"event": "progress", "run": name, "step": step, "steps": steps, "batch": batch},
-            )
 
-    def say(message: dict[str, Any]) -> None:
-        if message["event"] == "quantizing":
-            for lease in leases:
-                lease.note = lease.note | {"run": message["run"], "doing": "quantizing"}
-        emit(message)
+    def quantizing(name: str) -> None:
+        for lease in leases:
+            lease.note = lease.note | {"run": name, "doing": "quantizing"}
 
-    work = Work(jobs, store, exec_, say, Watch(progress, stop))
+    work = Work(jobs, store, exec_, emit, Watch(progress, stop), quantizing)
     try:
         with printed_to(store.log(message["unit"])):
             work.do()
@@ -91,6 +79,7 @@ class Work:
     exec: Exec
     emit: Emit
     watch: Any
+    quantizing: Callable[[str], None]
     at: str = ""
 
     def do(self) -> None:
@@ -128,7 +117,8 @@ class Work:
             if failed and not self.store.has(run_id(run)):
                 continue
             self.at = run_id(run)
-            self.emit({"event": "quantizing", "run": self.at})
+            if ptqs:
+                self.quantizing(self.at)
             quantize_run(run, ptqs, self.store, self.exec, stop=self.watch.stop)
             (self.store.run(self.at) / "error.json").unlink(missing_ok=True)
         if failed:

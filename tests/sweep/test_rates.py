@@ -1,6 +1,5 @@
 """How fast this machine is, by what finished runs took."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from precisionlaws.costs import cpu_seconds
 from precisionlaws.run import Exec
 from precisionlaws.store import Store
 from precisionlaws.sweep.dry_run import estimate, table
-from precisionlaws.sweep.live import Live
 from precisionlaws.sweep.points import study
 from precisionlaws.sweep.rates import IDLE, Rates, device, rates, ratio
 from precisionlaws.sweep.schedule import Progress, units
@@ -99,20 +97,3 @@ def test_a_real_run_calibrates(tmp_path: Path, tiny: list[str]) -> None:
 def test_the_device_is_known_without_torch() -> None:
     assert device(Exec(device="cuda", threads=1)) == "cuda"
     assert device(CPU) == "cpu"
-
-
-def test_the_live_view_starts_from_what_is_known_and_then_shows_the_real_pace(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    todo = units(study("demo", ["size=7k", "seed=0", "tokens=62.5k"]).points)
-    idle = sum(u.seconds for u in todo)
-    live, now = Live(io.StringIO(), known=Rates(overall=2.0, runs=5)), [100.0]
-    monkeypatch.setattr("precisionlaws.sweep.live.time.monotonic", lambda: now[0])
-    live.begin(todo, 1)
-    assert f"about {2 * idle:.0f} s left, calibrated on 5 run(s)" in live.summary()
-    for unit in todo[: len(todo) // 2]:
-        live.event(0, unit, {"event": "done"})
-    done = sum(u.seconds for u in todo[: len(todo) // 2])
-    now[0] += 4 * done  # twice as slow as even the calibrated estimate
-    assert "(4.0 times the estimate for idle cores)" in live.summary()
-    assert f"about {4 * (idle - done):.0f} s left" in live.summary()
