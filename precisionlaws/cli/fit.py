@@ -52,6 +52,16 @@ def command(
             help="Predict larger runs from smaller, by compute, N or D.", show_default=False
         ),
     ] = None,
+    by_method: Annotated[
+        bool, typer.Option("--by-method", help="Fit δ of every PTQ method, and compare them.")
+    ] = False,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            help="P_post as nominal bits, or effective: as stored, with scales; methods are compared by the latter.",
+            show_default=False,
+        ),
+    ] = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -82,20 +92,16 @@ def command(
             print(shown.to_string(index=False, float_format="{:.4g}".format))
             print(*(f"\n{line}" for line in said), sep="", end="\n" if said else "")
         return
-    fits = [
-        fit(
-            frame,
-            each,
-            loss=loss,
-            delta=delta,
-            intervals=intervals,
-            resamples=resamples,
-            seed=seed,
-            solver=solver,
-            sensitivity=sensitivity,
-        )
-        for each in laws
-    ]
+    options: dict[str, Any] = {
+        "loss": loss, "delta": delta, "intervals": intervals, "resamples": resamples, "seed": seed,
+        "solver": solver, "sensitivity": sensitivity,
+    }  # fmt: skip
+    if by_method:
+        methods(frame, laws, bits or "effective", options, out, json)
+        return
+    from precisionlaws.fitting.methods import with_bits
+
+    fits = [fit(with_bits(frame, each, bits or "nominal"), each, **options) for each in laws]
     if out is not None:
         save(fits, laws, out)
     known_entropy = [truth(frame, f) for f in fits]
@@ -129,6 +135,33 @@ def comparison(
         table = together(frame, laws, by=by or "compute", delta=delta)
         return table, verdict(table)
     return pd.concat([holdout(frame, law, by or "compute", delta=delta) for law in laws]), []
+
+
+def methods(
+    frame: Any, laws: list[Any], bits: str, options: dict[str, Any], out: Path | None, json: bool
+) -> None:
+    """Every law, PTQ method by method: a table of its exponents and what differs. --out: a folder of fits."""
+    import pandas as pd
+
+    from precisionlaws.fitting.methods import by_method, shown, table, verdict
+    from precisionlaws.store import write
+
+    tables: list[Any] = []
+    for law in laws:
+        fits = by_method(frame, law, bits, **options)
+        tables.append(table(fits).assign(law=law.full_name, bits=bits))
+        for name, each in fits.items():
+            if out is not None:
+                write(out / f"{law.name}-{name}.json", each.to_json() + "\n")
+        if not json:
+            print(f"{law.full_name}, P_post in {bits} bits, 95% intervals")
+            print(printable("\n".join(["", *shown(tables[-1]), "", *verdict(tables[-1])])))
+            said = dict.fromkeys(f"{n}: {w}" for n, each in fits.items() for w in each.warnings)
+            print(*(printable(f"\nwarning: {w}") for w in said), sep="", end="\n" if said else "")
+    if json:
+        print_json({"rows": pd.concat(tables).to_dict("records"), "says": [v for t in tables for v in verdict(t)]})  # fmt: skip
+    if not all(t["certified"].all() for t in tables):
+        raise typer.Exit(3)
 
 
 def save(fits: list[Any], laws: list[Any], out: Path) -> None:
