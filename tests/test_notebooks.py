@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,50 @@ def test_worth_is_exact_where_losses_are_linear_in_ln_N(
     assert more > 20 * se  # luck tilts the curve that all families are read off
     p = pd.Series({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert list(study["holm"](p)) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # by hand: Holm 1979
+
+
+def test_lr_transfer_finds_the_best_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parabolas in log lr whose vertex is known: 0.02 everywhere under mup, 0.64 / width under standard."""
+    rows = []
+    for name, width, depth in [("standard", w, 2) for w in (16, 32, 64)] + [("mup", 16, 2), ("mup", 64, 2), ("completep", 64, 3)]:  # fmt: skip
+        vertex = 0.64 / width if name == "standard" else 0.02
+        for lr in (0.005, 0.01, 0.02, 0.04, 0.08):
+            loss = 2 + 0.1 * np.log2(lr / vertex) ** 2
+            rows.append({"parametrization": name, "size.width": width, "size.depth": depth, "optim.lr": lr,
+                         "loss": loss, "eval_id": "final", "status": "finished", "run_id": f"{name}{width}{depth}{lr}",
+                         "N": 1e4, "D": 1e6})  # fmt: skip
+    pd.DataFrame(rows).to_parquet(tmp_path / "frame.parquet")
+    monkeypatch.setenv("PRECISIONLAWS_STORE", str(tmp_path / "frame.parquet"))
+    found = runpy.run_path(str(NOTEBOOKS / "lr_transfer.py"))
+    assert "standard x = -1.00" in capsys.readouterr().out
+    assert found["exponents"] == pytest.approx({"standard": -1, "mup": 0, "completep": 0}, abs=1e-9)
+    best = found["table"]["best lr"].astype(float)
+    assert np.allclose(best["mup"], 0.02)
+    assert best["completep", 64, 3] == pytest.approx(0.02)
+    assert found["table"]["costs, nats"].astype(float)["standard", 64, 2] == pytest.approx(0.1)
+
+
+def test_architectures_are_fitted_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two objectives, two optimizers, each with an efficiency of its own."""
+    rows, rng = [], np.random.default_rng(0)
+    worth = {("llama", "adamw"): 0.8, ("llama", "adopt"): 0.7, ("hydra_ssm", "adamw"): 0.4}
+    for (arch, optim), eff in worth.items():
+        for N, seed, D, P in product((1e4, 4e4, 1.6e5), (0, 1), (1e6, 4e6, 1.6e7), (4.0, 16.0)):
+            kept = eff if P == 4 else 1.0
+            loss = 1.5 + 30 / (kept * N) ** 0.35 + 50 / D**0.3 + 1e-4 * rng.standard_normal()
+            rows.append({"arch": arch, "optim": optim, "objective": "masked" if arch == "hydra_ssm" else "causal",
+                         "family": f"{arch}-{N}-{seed}", "N": N, "D": D, "P_w": P, "loss": loss, "seed": seed,
+                         "eval_id": "final", "status": "finished", "run_id": f"{arch}{optim}{N}{D}{P}{seed}"})  # fmt: skip
+    pd.DataFrame(rows).to_parquet(tmp_path / "frame.parquet")
+    monkeypatch.setenv("PRECISIONLAWS_STORE", str(tmp_path / "frame.parquet"))
+    monkeypatch.setenv("RESAMPLES", "100")
+    found = runpy.run_path(str(NOTEBOOKS / "architectures.py"))
+    assert "hydra_ssm adamw (masked)" in capsys.readouterr().out
+    for (arch, optim), eff in worth.items():
+        fit = next(f for name, f in found["fitted"].items() if name.startswith(f"{arch} {optim}"))
+        assert fit.quantity("eff_w(4)")[0] == pytest.approx(eff, abs=0.03)
+    assert len(found["ratios"]) == 3

@@ -50,10 +50,11 @@ def select(frame: Table, law: Law) -> Rows:
         raise ValueError("the frame is empty: there is nothing to fit")
     _require(frame, ("N", "D", "loss"), law)
     table, warnings = _filled(frame)
-    if table["objective"].nunique() > 1:
-        kinds = ", ".join(sorted(map(str, table["objective"].unique())))
+    kinds = sorted(map(str, table["objective"].unique()))
+    if len(kinds) > 1:
         raise ValueError(
-            f"losses of different objectives ({kinds}) are not comparable: choose one of them"
+            f"losses of different objectives ({', '.join(kinds)}) are not comparable: choose one of them, "
+            f"e.g. --where \"objective == '{kinds[0]}'\""
         )
     left_out: list[tuple[str, int]] = [(why, n) for why, n in frame.attrs.get("left_out", ())]
     warnings = [*frame.attrs.get("warnings", ()), *warnings]

@@ -1,0 +1,74 @@
+# %% [markdown]
+# # Does the best learning rate of a small model serve a larger one?
+# `precisionlaws sweep lr_transfer --store STORE` first. Per parametrization and shape: the loss at each rate (mean of the
+# seeds), the best rate, by a parabola in the log of the rate through the lowest point and its neighbours, and what it
+# costs to take the rate that is best at the base instead.
+
+# %%
+import os
+
+import numpy as np
+import pandas as pd
+
+import precisionlaws as pl
+
+frame = pl.load(os.environ.get("PRECISIONLAWS_STORE", "results"))
+frame = frame[frame.eval_id == "final"].assign(loss=lambda t: t.loss.where(t.status == "finished"))
+SHAPE = ["size.width", "size.depth"]
+BASE = (32, 2)
+
+# %% [markdown]
+# At the base all parametrizations are the standard one; at its depth `completep` is `mup`, so that what was trained once
+# is shown for both.
+
+# %%
+mean = frame.groupby(["parametrization", *SHAPE, "optim.lr"]).loss.mean()
+curves = {k: c.droplevel([0, 1, 2]) for k, c in mean.groupby(level=[0, 1, 2])}
+for (name, width, depth), curve in list(curves.items()):
+    if name == "standard" and (width, depth) == BASE:
+        curves |= {(p, *BASE): curve for p in ("mup", "completep")}
+    elif name == "mup" and depth == BASE[1]:
+        curves[("completep", width, depth)] = curve
+
+
+# %%
+def best(curve: pd.Series) -> tuple[float, float]:
+    """(rate, loss) at the vertex; the end of the grid where the lowest point is one."""
+    known = curve.dropna()
+    x, y = np.log2(known.index.to_numpy(float)), known.to_numpy()
+    i = int(y.argmin())
+    if not 0 < i < len(y) - 1:
+        return float(2 ** x[i]), float(y[i])
+    a, b, c = np.polyfit(x[i - 1 : i + 2], y[i - 1 : i + 2], 2)
+    return float(2 ** (-b / (2 * a))), float(c - b * b / (4 * a))
+
+
+def loss_at(curve: pd.Series, lr: float) -> float:
+    """Interpolated in the log of the rate."""
+    known = curve.dropna()
+    return float(np.interp(np.log(lr), np.log(known.index.to_numpy(float)), known.to_numpy()))
+
+
+rows = {}
+for key, curve in sorted(curves.items(), key=lambda item: (item[0][0], item[0][2], item[0][1])):
+    lr, lowest = best(curve)
+    own = best(curves[(key[0], *BASE)])[0] if (key[0], *BASE) in curves else np.nan
+    at_end = lr in (curve.dropna().index.min(), curve.dropna().index.max())
+    rows[key] = {f"{rate:g}": loss for rate, loss in curve.items()} | {
+        "best lr": lr, "lr of base": own, "costs, nats": max(0.0, loss_at(curve, own) - lowest),
+        "": "end of the grid" if at_end else "",
+    }  # fmt: skip
+table = pd.DataFrame(rows).T
+table.index.names = ["parametrization", "width", "depth"]
+print(table.to_string(float_format="{:.4g}".format))
+
+# %% [markdown]
+# The exponent x of best rate ~ width^x at the base's depth: 0 is transfer, -1 the rule of the standard parametrization.
+
+# %%
+exponents = {}
+for name in dict.fromkeys(k[0] for k in curves):
+    found = {k[1]: best(c)[0] for k, c in curves.items() if k[0] == name and k[2] == BASE[1]}
+    if len(found) > 1:
+        exponents[name] = float(np.polyfit(np.log(list(found)), np.log(list(found.values())), 1)[0])
+print("\nbest lr ~ width^x: " + ", ".join(f"{k} x = {v:.2f}" for k, v in exponents.items()))
