@@ -60,6 +60,7 @@ def test_mixtures_are_refused(demo: Any, column: str, value: Any, law: str, mess
     [
         ("optim.lr", 0.5, "runs differ in optim.lr .at equal N."),
         ("lr_schedule", "cosine", "runs differ in lr_schedule"),
+        ("arch", "gpt", "runs differ in arch"),
         ("epochs", 2.5, "repeat their data .up to 2.5 epochs."),
     ],
 )

@@ -88,9 +88,9 @@ def opened(goldens: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]
 def test_golden_blocks(goldens: Path, name: str) -> None:
     c, arrays = opened(goldens, name)
     spec = spec_of(
-        head_dim=c["headdim"], state=c["d_state"], groups=c["ngroups"], conv=c["d_conv"], layers=1
-    )
-    assert c["expand"] == spec.expand
+        head_dim=c["headdim"], state=c["d_state"], groups=c["ngroups"], conv=c["d_conv"], layers=1,
+        expand=c["expand"],
+    )  # fmt: skip
     model = spec.build(Size(depth=1, width=c["d_model"], heads=1), 8, 8)
     block = model.get_submodule("blocks.0.mixing")
     assert isinstance(block, Mixing)

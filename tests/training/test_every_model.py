@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from precisionlaws.run import RunConfig, compose
 from precisionlaws.training import loop, pack
 from precisionlaws.training.evaluate import held_out
 from precisionlaws.training.objectives import pairs
-from precisionlaws.training.state import State, fresh
+from precisionlaws.training.state import State, fresh, resume, save
 
 QUANT = {
     "none": [],
@@ -72,3 +73,30 @@ def test_a_member_has_the_bits_it_has_in_any_other_pack(
         pack.advance(together, {0, 1}, 4, lambda _: 1.0)
         weights.append(together.members[0].model.state_dict())
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+@pytest.mark.parametrize(("model", "optim"), EVERY)
+def test_a_resumed_run_has_the_same_bits(
+    tiny: list[str], model: str, optim: str, tmp_path: Path
+) -> None:
+    run = run_of(tiny, model, optim, "4-8-8", "optim.lr=0.02")
+    whole, first, second = (fresh(run, "cpu") for _ in range(3))
+    loop.advance(whole, run, loop.batches_of(run), 4, lambda _: 1.0)
+    loop.advance(first, run, loop.batches_of(run), 2, lambda _: 1.0)
+    save(first, tmp_path / "half", "facts")
+    assert resume(second, tmp_path / "half", "facts")
+    loop.advance(second, run, loop.batches_of(run), 4, lambda _: 1.0)
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, second.tensors()[name]), name
+
+
+@pytest.mark.parametrize(("model", "optim"), EVERY)
+def test_decay_is_of_matrices_and_head_alone(model: str, optim: str) -> None:
+    """Not of gains, biases, positions, convolutions, or what scans start from: dt_bias, A_log, D."""
+    run = compose(["size=7k", f"model={model}", f"optim={optim}", "optim.weight_decay=0.1"])
+    state = fresh(run, "cpu")
+    names = {id(p): n for n, p in state.model.named_parameters()}
+    decayed = {names[id(p)] for g in state.optimizer.param_groups for p in g["params"] if g["weight_decay"]}  # fmt: skip
+    blocks = {f"{name}.weight" for name, _, _ in run.model.matrices(run.size)}
+    assert decayed == blocks | (set() if run.model.one_table else {"head.weight"})
+    assert sum(len(g["params"]) for g in state.optimizer.param_groups) == len(names)
