@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from precisionlaws.laws import law
     from precisionlaws.planning import Plan, plan
     from precisionlaws.plots import plot
+    from precisionlaws.plots.report import Report, report
     from precisionlaws.recording import record
     from precisionlaws.run import RunConfig, compose
     from precisionlaws.store import load
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 PUBLIC = {
     "Fit": "fitting",
     "Plan": "planning",
+    "Report": "plots.report",
     "Result": "training.train",
     "RunConfig": "run",
     "compare": "fitting",
@@ -40,6 +42,7 @@ PUBLIC = {
     "plot": "plots",
     "quantize": "sweep.api",
     "record": "recording",
+    "report": "plots.report",
     "train": "training.train",
 }
 MODULES = ("ptq", "quant", "sweep")
@@ -47,6 +50,7 @@ MODULES = ("ptq", "quant", "sweep")
 __all__ = [
     "Fit",
     "Plan",
+    "Report",
     "Result",
     "RunConfig",
     "compare",
@@ -60,6 +64,7 @@ __all__ = [
     "quant",
     "quantize",
     "record",
+    "report",
     "sweep",
     "train",
 ]

@@ -18,6 +18,7 @@ from precisionlaws.cli import (
     plan,
     plot,
     quantize,
+    report,
     runs,
     sweep,
     train,
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Precision scaling laws: train small models at 3-16 bits, fit the law, plan N, D and bits.",
 )
-for module in (train, sweep, quantize, fit, plan, plot, doctor):
+for module in (train, sweep, quantize, fit, plan, plot, report, doctor):
     name = module.__name__.rpartition(".")[2]
     app.command(name, no_args_is_help=module not in (train, doctor))(module.command)
 app.add_typer(runs.app, name="runs")

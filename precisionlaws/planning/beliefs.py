@@ -36,15 +36,12 @@ def beliefs(fits: Sequence[Fit], *, flops: Sequence[float], costs: Sequence[str]
     """
     import pandas as pd
 
-    rows = []
+    rows, known = [], {}
     for C in flops:
         pooled = []
         for name in costs:
             for one in (f for f in fits if f.measured and (f.law.scales or f.law.added)):
-                q, table = question(one, flops=C, cost=name, fixed={})
-                point = {k: np.array([v]) for k, v in one.params.items()}
-                P = float(choose(q, point, table, table.point_scales)[0])
-                draws = choose(q, one.samples, table, table.scales)
+                P, draws = known.get((id(one), name)) or _best(one, C, name, known)
                 pooled.append(draws)
                 rows.append(_row(one.law.full_name, name, C, P, draws, not continuous(one.law)))
         if len(pooled) > 1:
@@ -53,6 +50,19 @@ def beliefs(fits: Sequence[Fit], *, flops: Sequence[float], costs: Sequence[str]
         if "paper" in costs:
             rows += [_published(name, C) for name in PUBLISHED]
     return pd.DataFrame(rows)
+
+
+def _best(
+    one: Fit, flops: float, cost: str, known: dict[tuple[int, str], tuple[float, Array]]
+) -> tuple[float, Array]:
+    """P* and its draws; kept in `known` where no budget changes them."""
+    q, table = question(one, flops=flops, cost=cost, fixed={})
+    point = {k: np.array([v]) for k, v in one.params.items()}
+    P = float(choose(q, point, table, table.point_scales)[0])
+    draws = choose(q, one.samples, table, table.scales)
+    if q.separable:
+        known[id(one), cost] = P, draws
+    return P, draws
 
 
 def sentences(table: "pd.DataFrame") -> list[str]:

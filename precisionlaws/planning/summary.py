@@ -46,10 +46,10 @@ def _widths(plan: "Plan") -> list[str]:
     lines.append(f"within 5% of the best: {', '.join(map(str, plan.p_set))} bits")
     if not plan.separable:
         lines.append("the best width hangs on the budget here: eff/c alone does not decide it")
-    return [*lines, *_hardware(plan)]
+    return [*lines, *hardware(plan)]
 
 
-def _hardware(plan: "Plan") -> list[str]:
+def hardware(plan: "Plan") -> list[str]:
     """The regret of the widths that integer hardware has."""
     known = [r for r in _rows(plan.regret) if r.P in HARDWARE]
     least = min((r.regret for r in known), default=1.0)
