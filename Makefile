@@ -19,6 +19,7 @@ demo: $(VENV)/installed
 	$(RUN) plot optimal-bits $(STORE)/fits/neff_kumar.json $(STORE)/fits/neff_free.json -o $(STORE)/optimal-bits.png
 	$(RUN) plot ptq $(STORE)/fits/ptq_kumar.json -o $(STORE)/ptq.png
 	$(RUN) plot fit $(STORE)/fits/neff_free.json -o $(STORE)/fit.png
+	$(RUN) report $(STORE) --fits $(STORE)/fits -o $(STORE)/report.html
 
 test: lint
 	$(BIN)/pytest -q -n 2 --maxprocesses 2 --dist loadfile

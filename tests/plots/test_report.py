@@ -163,7 +163,11 @@ def test_names_from_a_table_stay_text(hostile: pd.DataFrame, tmp_path: Path) -> 
     assert HOSTILE[1] in page.said["h1"]
     assert "rows without N, D or loss: 1" in page.text
     assert made.fits
-    assert report(tmp_path / "<b>runs.parquet", title=HOSTILE[1]).html == made.html
+
+
+@pytest.mark.slow
+def test_same_input_same_bytes(whole: Report, demo: pd.DataFrame, fits: dict[str, Fit]) -> None:
+    assert report(demo, fits=[fits[n] for n in LAWS], title="A study").html == whole.html
 
 
 def test_one_run_is_shown_and_nothing_is_claimed(demo: pd.DataFrame) -> None:
@@ -204,7 +208,9 @@ def test_the_command(
     (tmp_path / "fits" / "chinchilla.json").write_text(fits["chinchilla"].to_json())
     out = tmp_path / "page.html"
     monkeypatch.setattr(sys, "argv", ["precisionlaws", "report", str(store), "--fits", str(tmp_path / "fits"), "-o", str(out)])  # fmt: skip
-    main()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert 'id="figure-curves"' in out.read_text()
     for arguments, message in (
