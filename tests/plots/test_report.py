@@ -104,9 +104,11 @@ def test_every_figure_is_there_in_the_colours_of_the_page(page: Page, whole: Rep
 def test_the_answer_is_that_of_the_plans(whole: Report, fits: dict[str, Fit]) -> None:
     said = html.unescape(re.sub("<[^>]*>", "", whole.html.partition('<section id="answer">')[2].partition("</section>")[0]))  # fmt: skip
     free, ptq = fits["neff_free"], fits["ptq_kumar"]
-    largest = float((6 * free.rows["N"] * free.rows["D"]).max())
+    runs: Any = free.rows
+    largest = float((6 * runs["N"] * runs["D"]).max())
     one = plan(free, flops=10 * largest)
-    gain = float(one.regret["gain"].max())
+    table: Any = one.regret
+    gain = float(table["gain"].max())
     low, high = one.interval("P")
     for text in (
         f"at {bits(one.P)} bits", f"buys {number(gain)} times", f"between {bits(low)} and {bits(high)} bits",
@@ -132,7 +134,7 @@ def test_the_table_holds_every_row(whole: Report, demo: pd.DataFrame, fits: dict
     assert table["run_id"] == demo["run_id"].tolist()
     assert table["loss"] == pytest.approx(demo["loss"].to_numpy(), rel=1e-5)
     free = fits["neff_free"]
-    first = free.rows.iloc[0]
+    first: Any = free.rows.iloc[0]
     fitted = float(free.law.loss(free.params, free.rows.iloc[:1])[0])
     k = table["run_id"].index(first["run_id"])
     assert table["residual_%"][k] == pytest.approx(100 * (first["loss"] / fitted - 1), rel=1e-4)
@@ -186,7 +188,7 @@ def test_rows_without_any_loss(demo: pd.DataFrame) -> None:
 
 
 def test_a_stored_fit_of_other_rows_is_said(demo: pd.DataFrame, fits: dict[str, Fit]) -> None:
-    made = report(demo.iloc[:200], fits=[fits["chinchilla"]])
+    made = report(demo.iloc[:5], fits=[fits["chinchilla"]])
     assert any("of other rows than these: fit again" in why for why in made.unsaid)
 
 
@@ -218,6 +220,7 @@ def test_the_command(
         ([str(store), "--fits", str(tmp_path / "none")], "holds no fits"),
         ([str(store), "--law", "nonsense"], "nonsense"),
         ([str(store), "--cost", "gold"], "cost must be one of"),
+        ([str(store), "--flops", "-1"], "flops must be positive and finite, got -1"),
     ):
         monkeypatch.setattr(sys, "argv", ["precisionlaws", "report", *arguments, "-o", str(tmp_path / "x.html")])  # fmt: skip
         with pytest.raises(SystemExit) as ended:

@@ -37,7 +37,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def large(demo: pd.DataFrame) -> pd.DataFrame:
+def large(demo: Any) -> Any:
     """A thousand runs and their roundings: the study with more seeds, whose names want to be markup."""
     parts = [demo.assign(seed=demo["seed"] + 2 * k, run_id=demo["run_id"] + f"-{k}", loss=demo["loss"] + 1e-3 * k) for k in range(6)]  # fmt: skip
     frame: Any = pd.concat(parts, ignore_index=True)
@@ -51,7 +51,7 @@ def large(demo: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def opened(
     browser: Any,
-    large: pd.DataFrame,
+    large: Any,
     fits: dict[str, Fit],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[], Any]:
@@ -124,7 +124,7 @@ def test_themes(opened: Callable[[], Any]) -> None:
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_rows_are_sorted_both_ways_with_the_unknown_last(opened: Callable[[], Any], large: pd.DataFrame) -> None:  # fmt: skip
+def test_rows_are_sorted_both_ways_with_the_unknown_last(opened: Callable[[], Any], large: Any) -> None:  # fmt: skip
     page = opened()
     known = np.sort(large["loss"].dropna().to_numpy())
     assert press(page, "loss") == "ascending"
@@ -136,7 +136,7 @@ def test_rows_are_sorted_both_ways_with_the_unknown_last(opened: Callable[[], An
     assert column(page, "loss")[-1] == "–"
 
 
-def test_rows_are_filtered_by_comparisons_and_words(opened: Callable[[], Any], large: pd.DataFrame) -> None:  # fmt: skip
+def test_rows_are_filtered_by_comparisons_and_words(opened: Callable[[], Any], large: Any) -> None:  # fmt: skip
     page = opened()
     box = find(page, "#filter")
     for text, mask in (
@@ -169,7 +169,7 @@ def test_small_tables_are_sorted_too(opened: Callable[[], Any]) -> None:
     assert len(up) > 5
 
 
-def test_a_thousand_runs_are_small(large: pd.DataFrame, fits: dict[str, Fit], opened: Callable[[], Any]) -> None:  # fmt: skip
+def test_a_thousand_runs_are_small(large: Any, fits: dict[str, Fit], opened: Callable[[], Any]) -> None:  # fmt: skip
     assert large["run_id"].nunique() >= 1000
     page = opened()
     assert page.execute_script("return document.documentElement.outerHTML.length") < 3e6

@@ -10,10 +10,11 @@ import numpy as np
 from precisionlaws.fitting import Fit, compare, fit
 from precisionlaws.fitting.compare import on_bases
 from precisionlaws.fitting.rows import select
-from precisionlaws.laws import OFF
+from precisionlaws.laws import OFF, Law
 from precisionlaws.laws import law as known
 from precisionlaws.planning import Plan, plan
 from precisionlaws.planning.beliefs import beliefs
+from precisionlaws.planning.costs import cost as cost_model
 from precisionlaws.planning.next import next_runs
 from precisionlaws.planning.widths import continuous
 from precisionlaws.plots.style import spent
@@ -65,7 +66,13 @@ def findings(
 ) -> Findings:  # fmt: skip
     """Fits (or those given), plans, and what to train next; what is impossible is said and not raised."""
     unsaid: list[str] = []
-    made = list(fits) or _fitted(frame, laws or suitable(frame), unsaid)
+    cost_model(
+        cost
+    )  # a name that there is none of is the user's mistake, and not a gap of the data
+    if flops is not None and not (np.isfinite(flops) and flops > 0):
+        raise ValueError(f"flops must be positive and finite, got {flops:g}")
+    chosen = [known(name) for name in laws or suitable(frame)]
+    made = list(fits) or _fitted(frame, chosen, unsaid)
     unsaid += [s for f in fits for s in _of_other_rows(frame, f)]
     known_C = spent(frame[["N", "D"]].dropna()) if {"N", "D"} <= set(frame) else np.zeros(0)
     largest = float(np.max(known_C, initial=0.0))
@@ -93,8 +100,8 @@ def _laws(fits: Sequence[Fit]) -> list[Any]:
     return list({f.law.full_name: f.law for f in fits if not f.law.paired or len(fits) == 1}.values())  # fmt: skip
 
 
-def _fitted(frame: Any, laws: Sequence[str], unsaid: list[str]) -> list[Fit]:
-    found = [_try(f"fit of {name}", lambda n=name: fit(frame, known(n)), unsaid) for name in laws]
+def _fitted(frame: Any, laws: Sequence[Law], unsaid: list[str]) -> list[Fit]:
+    found = [_try(f"fit of {one.name}", lambda one=one: fit(frame, one), unsaid) for one in laws]
     return [f for f in found if f is not None]
 
 
