@@ -9,7 +9,8 @@ from typing import Any
 
 Table = Any
 SAME_TEXT = ("data.fingerprint", "data.context", "data.eval_tokens")
-RECIPE = ("arch", "dtype", "batch_tokens", "lr_schedule", "parametrization")  # of optim.lr: one per size
+# One study has one of each; of optim.lr one per size.
+RECIPE = ("arch", "dtype", "batch_tokens", "lr_schedule", "parametrization")
 METHODS = ("P_g", "quant.rotation", "quant.start")
 ROLES = {"P_w": "quant.weights", "P_a": "quant.activations", "P_kv": "quant.kv"}
 

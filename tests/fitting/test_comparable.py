@@ -18,6 +18,7 @@ def with_columns(demo: Any) -> pd.DataFrame:
             "ptq.group": 16,
             "optim.lr": 1 / demo["N"],
             "lr_schedule": "wsd",
+            "arch": "llama",
             "epochs": 0.1,
         }
     )
