@@ -6,6 +6,7 @@ from typing import Any
 
 from precisionlaws.config import flat
 from precisionlaws.models.count import counts, training_flops
+from precisionlaws.quant import gmse
 from precisionlaws.run import Exec, RunConfig, family, run_id
 from precisionlaws.training.evaluate import Losses
 from precisionlaws.training.facts import exec_facts, provenance
@@ -44,6 +45,7 @@ def base_row(run: RunConfig, exec: Exec) -> dict[str, Any]:
         "P_kv": quant.kv.bits,
         "P_g": quant.gradients.bits,
         "bits_effective": quant.weights.bits_effective(matrices),
+        **gmse.columns(quant, matrices, run.size.head_dim),
         "seed": run.seed,
         "phase": "final",
         "mode": quant.mode,
