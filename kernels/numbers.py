@@ -43,12 +43,17 @@ def int_type(q_max: int) -> Type:
 
 def nearest(x: Tensor, mantissa: int, least: int, largest: float) -> Tensor:
     """The nearest number of the type to each value: fresh, same shape and dtype."""
-    if largest > WIDE and x.dtype == torch.float32:
-        return nearest(x.double(), mantissa, least, largest).float()
-    v = x.clamp(-largest, largest)
-    power, shift = _power(v, least), 1.5 * 2.0 ** (_digits(v) - mantissa)
-    # In place, three passes: the sum has one bit per step. (alpha * power is exact.)
-    return torch.add(v, power, alpha=shift).sub_(power, alpha=shift).copysign_(v)
+    return nearest_(x.abs(), mantissa, least, largest).copysign_(x)
+
+
+def nearest_(a: Tensor, mantissa: int, least: int, largest: float) -> Tensor:
+    """`nearest` of values that are not negative, in their place (but for wide types in fp32)."""
+    if largest > WIDE and a.dtype == torch.float32:
+        return nearest_(a.double(), mantissa, least, largest).float()
+    a = a.clamp_(max=largest)
+    power, shift = _power(a, least), 1.5 * 2.0 ** (_digits(a) - mantissa)
+    # Two passes: the sum has one bit per step. (alpha * power is exact.)
+    return a.add_(power, alpha=shift).sub_(power, alpha=shift)
 
 
 def stochastic(x: Tensor, u: Tensor, mantissa: int, least: int, largest: float) -> Tensor:
@@ -91,12 +96,17 @@ def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
     return (exponent.long() + 1023 << 52).view(torch.float64).to(dtype)
 
 
-def _power(v: Tensor, least: int) -> Tensor:
-    """2^max(floor(log2 |v|), least); infinity for NaN, which then stays NaN."""
+def power_below(v: Tensor) -> Tensor:
+    """2^floor(log2 |v|) of normal values: fresh; 0 for zeros and subnormals, infinity for what is not finite."""
     kind, mask = (
         (torch.int64, 0x7FF0000000000000) if v.dtype == torch.float64 else (torch.int32, 0x7F800000)
     )
-    return (v.view(kind) & mask).view(v.dtype).clamp_(min=2.0**least)
+    return (v.view(kind) & mask).view(v.dtype)
+
+
+def _power(v: Tensor, least: int) -> Tensor:
+    """2^max(floor(log2 |v|), least); infinity for NaN, which then stays NaN."""
+    return power_below(v).clamp_(min=2.0**least)
 
 
 def _digits(v: Tensor) -> int:

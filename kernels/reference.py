@@ -17,7 +17,7 @@ value per index of a leading member axis; a tensor-wide scale is then one per me
 import torch
 from torch import Tensor
 
-from precisionlaws.kernels.pieces import by_pieces
+from precisionlaws.kernels import pieces
 
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 
@@ -34,12 +34,12 @@ def fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor
     """
     if isinstance(q_max, Tensor):
         return _fake_quantize(x, q_max, group)
-    return by_pieces(lambda part, _: _fake_quantize(part, q_max, group), x, group)
+    return pieces.by_pieces(lambda part, _: _fake_quantize(part, q_max, group), x, group)
 
 
 def _fake_quantize(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
     grouped, limit = _grouped(x, q_max, group)
-    s = _quotient(grouped, limit)
+    s = _quotient(grouped.abs(), limit)
     # The quotient by s is a fresh tensor, so all that follows is in place: 3 or 4 passes and the maximum.
     if _all_normal(s):
         y = (grouped / s).round_().mul_(s)
@@ -58,15 +58,21 @@ def _all_normal(s: Tensor) -> bool:
 
 def scale(x: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
     """Scale of every group, fp32 (fp64 for fp64): (..., C / group), or (1,) or (E,) for tensors."""
-    return _scale(*_grouped(x, q_max, group)).squeeze(-1)
+    grouped, limit = _grouped(x, q_max, group)
+    return scale_of(grouped.abs(), limit).squeeze(-1)
 
 
 def absmax(x: Tensor, group: int | None) -> Tensor:
     """max|x| of every group, in computing precision: (..., C / group), or (1,) of a tensor."""
-    grouped = split(computing(x), group)
-    if not grouped.numel():
-        return grouped.new_zeros(grouped.shape[:-1])
-    return _row_max(grouped.abs()).squeeze(-1)
+    if group is None and pieces.large(x):
+        most = [computing(part).abs().amax() for part, _ in pieces.pieces(x)]
+        return torch.stack(most).amax(0, keepdim=True)
+    return most_of(split(computing(x), group).abs()).squeeze(-1)
+
+
+def most_of(a: Tensor) -> Tensor:
+    """The largest of every group of magnitudes, (..., 1): 0 of none."""
+    return _row_max(a) if a.numel() else a.new_zeros(*a.shape[:-1], 1)
 
 
 def codes(x: Tensor, s: Tensor, q_max: float | Tensor, group: int | None) -> Tensor:
@@ -117,27 +123,35 @@ def check_group(x: Tensor, group: int | None) -> None:
         raise ValueError(f"groups of {group} must divide the last axis, which has {n} values")
 
 
-def _scale(grouped: Tensor, q_max: float | Tensor) -> Tensor:
-    """(..., 1)"""
-    s = _quotient(grouped, q_max)
+def scale_of(a: Tensor, q_max: float | Tensor) -> Tensor:
+    """Of groups of magnitudes, (..., 1)."""
+    s = _quotient(a, q_max)
     return s.masked_fill_(s == 0, 1.0)
 
 
-def _quotient(grouped: Tensor, q_max: float | Tensor) -> Tensor:
-    """max|x| / q_max of every group, (..., 1)"""
-    if not grouped.numel():
-        return grouped.new_ones(*grouped.shape[:-1], 1)
-    if grouped.is_cuda and not isinstance(q_max, Tensor):
-        q_max = grouped.new_full((), q_max)  # by a number, CUDA divides as times its reciprocal
-    return _row_max(grouped.abs()).div_(q_max)
+def _quotient(a: Tensor, q_max: float | Tensor) -> Tensor:
+    """max|x| / q_max of every group of magnitudes, (..., 1)"""
+    if not a.numel():
+        return a.new_ones(*a.shape[:-1], 1)
+    most = _row_max(a)
+    return most.div_(q_max if isinstance(q_max, Tensor) else divisor(most, q_max))
 
 
-def _row_max(x: Tensor) -> Tensor:
-    """(..., n) -> (..., 1). On a CPU aminmax, max and the infinity norm are 2 to 10 times slower."""
-    n = x.shape[-1]
-    if n < 32 and x.device.type == "cpu":  # half the time of amax, which is slow on such rows
-        return torch.max_pool1d(x.view(1, 1, -1), n).view(*x.shape[:-1], 1)
-    return x.amax(-1, keepdim=True)
+def divisor(x: Tensor, value: float) -> float | Tensor:
+    """What divides `x` truly: by a number, CUDA multiplies by its reciprocal."""
+    return x.new_full((), value) if x.is_cuda else value
+
+
+def _row_max(a: Tensor) -> Tensor:
+    """Magnitudes (..., n) -> (..., 1). On a CPU aminmax, max and the infinity norm are 2 to 10 times slower."""
+    n = a.shape[-1]
+    if n >= 128 or not a.is_cpu or torch.compiler.is_compiling():
+        return a.amax(-1, keepdim=True)
+    if n < 8:
+        return torch.max_pool1d(a.view(1, 1, -1), n).view(*a.shape[:-1], 1)
+    # Half the time of either: amax of floats is slow on short rows, and as whole numbers magnitudes order alike.
+    word = torch.int64 if a.dtype == torch.float64 else torch.int32
+    return a.view(word).amax(-1, keepdim=True).view(a.dtype)
 
 
 def _clip(q: Tensor, q_max: float | Tensor) -> Tensor:

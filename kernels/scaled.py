@@ -27,8 +27,14 @@ def fake_quantize(
     """
 
     def quantize(part: Tensor, first: int) -> Tensor:
-        s = reference.scale(part, largest, group)
-        return rounded(part, s, mantissa, least, largest, group, after(at, first))
+        if at is not None:
+            s = reference.scale(part, largest, group)
+            return rounded(part, s, mantissa, least, largest, group, after(at, first))
+        grouped = reference.split(reference.computing(part), group)
+        a = grouped.abs()
+        s = reference.scale_of(a, largest)
+        y = numbers.nearest_(a.div_(s), mantissa, least, largest).mul_(s).copysign_(grouped)
+        return y.view(part.shape).to(x.dtype)
 
     return by_pieces(quantize, x, group)
 
@@ -68,7 +74,8 @@ def rounded(
     if midrise:
         y = numbers.halves(grouped / torch.where(s == 0, 1.0, s), largest)
     elif at is None:
-        y = numbers.nearest(grouped / s, mantissa, least, largest)
+        a = grouped.abs().div_(s)
+        y = numbers.nearest_(a, mantissa, least, largest).copysign_(grouped)
     else:
         v = grouped / s
         y = numbers.stochastic(v, uniform_like(v, at).to(v.dtype), mantissa, least, largest)
