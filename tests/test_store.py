@@ -117,7 +117,9 @@ def test_a_store_of_the_first_version_is_read_for_ever(tmp_path: Path) -> None:
     assert frame.P_post.tolist() == [16, 3, 16]
     assert frame.loss.round(4).tolist() == [2.1595, 2.1644, 2.171]
     assert frame.loss.diff()[1] == pytest.approx(frame.delta_ptq[1])
-    assert set(frame.columns) >= COLUMNS.keys() | {"optim.lr", "ptq.info.damping", "exec.torch"}
+    later = {"gmse_w", "gmse_a", "gmse_kv"}  # unknown of rows written before they were kept
+    known = COLUMNS.keys() - later
+    assert set(frame.columns) >= known | {"optim.lr", "ptq.info.damping", "exec.torch"}
     assert frame.family.nunique() == 1
 
 
