@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A law from anyone's table
+# # Your own data in ten lines: a law from anyone's table
 # A fit needs a loss per row and the columns that its law asks for; nothing of it has to be trained here. The
 # table stands for one of yours: losses of a known law with the noise of a seed, so that the answer can be checked.
 

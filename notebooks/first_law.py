@@ -1,5 +1,5 @@
 # %% [markdown]
-# # From a sweep to a law
+# # Quickstart: from a sweep to a law
 # Run `make demo` first, or point `STORE` at any store, CSV or parquet file.
 
 # %%
@@ -33,3 +33,9 @@ figure = pl.plot("optimal-bits", free)
 ptq = pl.fit(frame, pl.law("ptq_kumar"))
 low, high = ptq.interval("gamma_D")
 print(f"gamma_D = {ptq.params['gamma_D']:.2f}, 95% interval {low:.2f} to {high:.2f}")
+
+# %% [markdown]
+# All of it as one page that can be sent to a colleague: `precisionlaws report results`.
+
+# %%
+print(pl.report(STORE, fits=[free, ptq]).save("report.html"))

@@ -14,6 +14,9 @@ import pandas as pd
 import pytest
 
 import precisionlaws as pl
+from tests.planning.conftest import demo
+
+__all__ = ["demo"]
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -51,6 +54,40 @@ def test_anyones_csv(tmp_path: Path) -> None:
     assert eff == pytest.approx(0.80, abs=0.08)
     assert "at a minimum" in out
     assert "NOT at a minimum" not in out
+
+
+def test_the_paper_is_rederived(tmp_path: Path) -> None:
+    out = execute("rederived", tmp_path)
+    for said in (
+        "with offsets 7.0021 bits, as printed in the main text 3.4688 bits", "within 5% of the best: 5.9 to 8.6 bits",
+        "'a': '3.11 bits'", "'220M at 3 bits': '32.4G tokens'", "'BF16': '1730T tokens', 'E4M3': '27.33T tokens', 'E2M1': '0.3928T tokens'",
+        "P* = 4 of the widths",
+    ):  # fmt: skip
+        assert said in out
+    by_compute = {f[0]: f[1:] for line in out.splitlines() if len(f := line.split()) == 4 and f[0].startswith("1e+")}  # fmt: skip
+    assert by_compute["1e+18"] == ["7.002", "6.532", "3.508"]
+    assert by_compute["1e+19"][1] == "8.842"
+    assert by_compute["1e+31"] == ["7.002", "16", "7.578"]
+
+
+@pytest.mark.slow
+def test_which_law_at_ten_times(tmp_path: Path) -> None:
+    out = execute("which_law", tmp_path, PRECISIONLAWS_STORE=str(tmp_path / "none"))
+    best = next(line for line in out.splitlines() if "predicts larger runs best" in line)
+    assert "neff_" in best
+    assert "how much worse chinchilla+deff_free and gamma+deff_free predict" in out
+    assert out.count("at every budget") == 5  # laws that multiply, and the published one of them
+    assert "Sun et al. 2025 (published constants): grows" in out
+
+
+@pytest.mark.slow
+def test_quickstart(tmp_path: Path, demo: pd.DataFrame) -> None:
+    demo.to_parquet(tmp_path / "runs.parquet")
+    out = execute("first_law", tmp_path, PRECISIONLAWS_STORE=str(tmp_path / "runs.parquet"))
+    found = re.search(r"gamma_D = ([\d.]+), 95% interval ([\d.]+) to ([\d.]+)", out)
+    assert found
+    assert float(found[2]) <= 0.69 <= float(found[3])
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
 def study_like(luck_sd: float) -> pd.DataFrame:
