@@ -104,8 +104,8 @@ def quantize_model(
 
 
 def warned(q: Quantized, calibration: Calibration | None, H: Tensor | None) -> Quantized:
-    """With a warning if its H cannot say much, unless the method has one of its own."""
-    if calibration is None or H is None or "warning" in q.info:
+    """With a warning if its H cannot say much."""
+    if calibration is None or H is None:
         return q
     if not H.diagonal().any():
         said = "its inputs were 0 for all calibration tokens"

@@ -27,6 +27,7 @@ from precisionlaws.sweep.quantizable import quantize_plan
 from precisionlaws.sweep.quantize import quantize_run
 from precisionlaws.sweep.schedule import units
 from precisionlaws.sweep.worker import execute
+from precisionlaws.training.loop import Interrupted
 from precisionlaws.training.unit import train_runs
 
 EXEC: Exec = build(option("exec", "default"), Exec)  # type: ignore[assignment]
@@ -164,7 +165,7 @@ def test_a_worker_of_a_sweep_does_the_same(tiny: list[str], tmp_path: Path) -> N
     for unit in units(plan.points):
         message = json.loads(json.dumps(unit.message() | {"exec": plain(plan.exec)}))
         execute(message, Store(tmp_path / "sweep"), told.append, lambda: False)
-    assert [m["event"] for m in told if m["event"] != "progress"] == ["quantizing", "done"]
+    assert [m["event"] for m in told if m["event"] != "progress"] == ["done"]
     rows = load(tmp_path / "sweep")
     quantize(trained(tiny, tmp_path / "after").root, "gptq", "3,4")
     after = load(tmp_path / "after")
@@ -305,3 +306,63 @@ def test_layers_and_warnings(tiny: list[str], tmp_path: Path) -> None:
         f"warning: {row['run_id']} {row['eval_id']}: {n}: 32 calibration" in made.stderr
         for n in said
     )
+
+
+def test_interrupted_between_and_within_points(tiny: list[str], tmp_path: Path) -> None:
+    """What is done is kept, and the same call goes on to the same rows."""
+    run, ptqs = the_run(tiny), [method_of(m, bits=b) for m in ("rtn", "awq") for b in (3, 4)]
+    rows: list[list[dict[str, object]]] = []
+    for name, stops in (("whole", ()), ("stopped", (0, 2, 3))):
+        store, kept = trained(tiny, tmp_path / name), []
+        for k in stops:  # asked before every point and every batch of an evaluation
+            asked = iter(range(10**6))
+            with pytest.raises(Interrupted):
+                quantize_run(run, ptqs, store, EXEC, stop=lambda k=k, n=asked: next(n) >= k)
+            kept.append(len(list(store.root.rglob("points/*.json"))))
+        assert kept == sorted(kept)
+        assert len(ptqs) not in kept
+        quantize_run(run, ptqs, store, EXEC)
+        found = [files.read_json(store.point(run_id(run), eval_id(p))) for p in ptqs]
+        rows.append([{k: v for k, v in r.items() if k != "seconds"} for r in found])
+    assert rows[0] == rows[1]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny: list[str], tmp_path: Path) -> None:
+    store = trained(tiny, tmp_path, (), ["seed=1"], ["size.width=32"])
+    mine, other, wider = (
+        module.checkpoint(the_run(tiny, *more), store)
+        for more in ([], ["seed=1"], ["size.width=32"])
+    )
+    shutil.copy(other, mine)
+    with pytest.raises(ConfigError, match="is not the one that gave its run's loss"):
+        quantize(store.root, "rtn", "3")
+    shutil.copy(wider, mine)
+    result = json.loads((mine.parent / "result.json").read_text())
+    result["checkpoint.sha256"] = json.loads((wider.parent / "result.json").read_text())[
+        "checkpoint.sha256"
+    ]
+    (mine.parent / "result.json").write_text(json.dumps(result))
+    with pytest.raises(ConfigError, match="does not fit its run"):
+        quantize_run(the_run(tiny), [method_of("rtn")], store, EXEC)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--bits", "1.5"], "ptq.bits must be a whole number, got 1.5"),
+        (["--method", "rtn,gtpq"], "ptq=gtpq: unknown ptq; did you mean 'gptq'"),
+        (
+            ["--set", "group=7", "--set", "granularity=group"],
+            "ptq.group must divide the 16 inputs of",
+        ),
+        (["--set", "gptq.percdamp=0.1"], "ptq.gptq: no such field"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(
+    tiny: list[str], tmp_path: Path, options: list[str], text: str
+) -> None:
+    store = trained(tiny, tmp_path)
+    run = CliRunner().invoke(app, ["quantize", str(store.root), *options])
+    assert isinstance(run.exception, ConfigError)
+    assert text in str(run.exception)
+    assert not list(store.root.rglob("points"))
