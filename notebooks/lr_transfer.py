@@ -49,12 +49,13 @@ def loss_at(curve: pd.Series, lr: float) -> float:
     return float(np.interp(np.log(lr), np.log(known.index.to_numpy(float)), known.to_numpy()))
 
 
+rates = sorted(frame["optim.lr"].unique())
 rows = {}
 for key, curve in sorted(curves.items(), key=lambda item: (item[0][0], item[0][2], item[0][1])):
     lr, lowest = best(curve)
     own = best(curves[(key[0], *BASE)])[0] if (key[0], *BASE) in curves else np.nan
     at_end = lr in (curve.dropna().index.min(), curve.dropna().index.max())
-    rows[key] = {f"{rate:g}": loss for rate, loss in curve.items()} | {
+    rows[key] = {f"{rate:g}": curve.get(rate, np.nan) for rate in rates} | {
         "best lr": lr, "lr of base": own, "costs, nats": max(0.0, loss_at(curve, own) - lowest),
         "": "end of the grid" if at_end else "",
     }  # fmt: skip
