@@ -23,9 +23,10 @@ from precisionlaws.kernels.hadamard import rotated
 @functools.cache
 def hartley(n: int) -> Tensor:
     """(n, n) float64: orthogonal, symmetric, its own inverse, for any n."""
-    # i j is reduced first: the angle is then exact to the last bit for every n.
-    angle = torch.arange(n).outer(torch.arange(n)) % n * (2 * math.pi / n)
-    return (angle.double().cos() + angle.double().sin()) / math.sqrt(n)
+    # i j is reduced first, so that angles are exact to the last bit for every n.
+    turns = torch.arange(n).outer(torch.arange(n)) % n
+    angle = turns.double() * (2 * math.pi / n)
+    return (angle.cos() + angle.sin()) / math.sqrt(n)
 
 
 def hadamard(x: Tensor) -> Tensor:

@@ -114,42 +114,6 @@ class Block:
         return E, Q, T.sub_(self.W[:size]).add_(E).square_().sum(1)
 
 
-def by_blocks(L: Tensor, size: int) -> Tensor:
-    """L of H = Lᵀ D L with ones on its diagonal -> that with identities of `size` and D of such blocks."""
-    rows = L.reshape(-1, size, len(L))  # a block of inputs each
-    own = blocks_of(L, size)
-    solved = torch.linalg.solve_triangular(own, rows, upper=False, unitriangular=True)
-    return solved.reshape(L.shape)
-
-
-def feed(
-    W: Tensor, F: Tensor, E: Tensor, size: int, round: Callable[[int, Tensor], Tensor]
-) -> None:
-    """Round W (in, out) by blocks of `size` inputs, each after it has taken over what F passes on.
-
-    round(k, T) is Ŵ of block k for its target T = W + F E (size, out). E (in, out) = W - Ŵ is updated. With
-    F = L - I of `by_blocks` and E = 0 this is LDLQ; with `others` of H it improves an Ŵ that is there.
-    """
-    for k, (w, f, e) in enumerate(zip(W.split(size), F.split(size), E.split(size), strict=True)):
-        torch.sub(w, round(k, torch.addmm(w, f, E)), out=e)
-
-
-def others(H: Tensor, size: int) -> Tensor:
-    """F for which the target of a block is best for it, as long as the errors of the others stay.
-
-    With block k of E free, tr(Eᵀ H E) is least at E_k = -(H_kk)⁻¹ Σ_{j≠k} H_kj E_j.
-    """
-    rows = H.reshape(-1, size, len(H))
-    F = torch.linalg.solve(blocks_of(H, size), rows).contiguous()
-    F.view(-1, size, len(H) // size, size).diagonal(dim1=0, dim2=2).zero_()
-    return F.view(H.shape)
-
-
-def blocks_of(H: Tensor, size: int) -> Tensor:
-    """(n, n) -> the blocks on its diagonal (n / size, size, size)"""
-    return H.reshape(-1, size, len(H) // size, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-
-
 def ahead(W: Tensor, L: Tensor, E: Tensor, start: int, stop: int) -> Tensor:
     """Inputs start to stop as GPTQ has them when the last whole block of `SEEN` inputs is rounded.
 

@@ -46,6 +46,7 @@ class QuipSharp(Calibrated):
         import torch
 
         from precisionlaws.ptq import incoherence, vectors
+        from precisionlaws.ptq.blocks import report
         from precisionlaws.ptq.packing import pack
 
         self.check(W.shape)
@@ -63,7 +64,7 @@ class QuipSharp(Calibrated):
             "signs": pack(rotation.negative().cpu(), 1),
         }
         weight = self.decode(payload, W.shape).to(W)
-        info = vectors.report(W, weight, H, self.bits) | dict(solved.info)
+        info = report(W, weight, H, self.bits) | dict(solved.info)
         return Quantized(weight, payload, bits_of(payload, self.bits, W.numel()), info)
 
     def decode(self, payload: "Mapping[str, Tensor]", shape: Sequence[int]) -> "Tensor":

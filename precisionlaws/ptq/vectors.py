@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precisionlaws.ptq import grids, ldlq, residual
+from precisionlaws.ptq import blocks, ldlq, residual
 from precisionlaws.ptq.e8p import WIDTH
-
-ENOUGH = 1e-3  # of the proxy: a pass that gains less is the last
 
 
 @dataclass(frozen=True)
@@ -22,15 +20,15 @@ class Solved:
 
 
 def solve(W: Tensor, H: Tensor, bits: int, percdamp: float, passes: int) -> Solved:
-    """Round W (out, in), in a multiple of eight."""
+    """Round W (out, in), in a multiple of eight; H (in, in) float64."""
     scale = scale_of(W, bits)
     x = (W / (scale.to(W.dtype) or 1.0)).T.contiguous()  # (in, out)
     factor = ldlq.factorize(H, percdamp, x.dtype)
-    H = H.double() / (H.diagonal().mean() or 1.0)
     state = State(x, bits)
     eye = torch.eye(len(x), dtype=x.dtype, device=x.device)
-    ldlq.feed(x, ldlq.by_blocks(factor.L, WIDTH) - eye, state.E, WIDTH, state.nearest)
-    done = state.improve(H, factor.damping, passes) if passes else 0
+    blocks.feed(x, blocks.by_blocks(factor.L, WIDTH) - eye, state.E, WIDTH, state.nearest)
+    tensors = state.E, state.Q, state.words
+    done = blocks.improve(x, H, factor.damping, passes, WIDTH, state.better, tensors)
     words = state.words.transpose(1, 2).contiguous()
     return Solved(words, scale, {"damping": factor.damping, "passes": done})
 
@@ -44,37 +42,15 @@ class State:
     """Errors, points and words of all blocks while they are found; everything but words is (in, out)."""
 
     def __init__(self, x: Tensor, bits: int) -> None:
-        blocks, out = len(x) // WIDTH, x.shape[1]
+        shape = len(residual.stages(bits)), len(x) // WIDTH, x.shape[1]
         self.x, self.bits = x, bits
         self.E, self.Q = torch.zeros_like(x), torch.zeros_like(x)
-        shape = len(residual.stages(bits)), blocks, out
         self.words = torch.zeros(shape, dtype=torch.int64, device=x.device)
 
     def nearest(self, k: int, target: Tensor) -> Tensor:
         words, points = residual.encode(target.T.contiguous(), self.bits)
         self.words[:, k], Q = words, self.Q[k * WIDTH : (k + 1) * WIDTH]
         return Q.copy_(points.T)
-
-    def improve(self, H: Tensor, damping: float, passes: int) -> int:
-        """Up to `passes` over all blocks, as long as they lower tr(E H Eᵀ); how many were kept.
-
-        Blocks move under the damped H, which finds lower places of the true one than that itself.
-        """
-        damped = H.clone()
-        damped.diagonal().add_(damping)
-        F, own = (f(damped, WIDTH).to(self.x.dtype) for f in (ldlq.others, ldlq.blocks_of))
-        best = ldlq.proxy(self.E.T, H)
-        for done in range(passes):
-            before = self.E.clone(), self.Q.clone(), self.words.clone()
-            ldlq.feed(self.x, F, self.E, WIDTH, lambda k, T: self.better(k, T, own[k]))
-            now = ldlq.proxy(self.E.T, H)
-            if now >= best:
-                self.E, self.Q, self.words = before
-                return done
-            if now > best * (1 - ENOUGH):
-                return done + 1
-            best = now
-        return passes
 
     def better(self, k: int, target: Tensor, own: Tensor) -> Tensor:
         """The nearest points, but only where they are better than the present ones under `own` H."""
@@ -109,18 +85,3 @@ def decoded(codes: Tensor, bits: int, shape: Sequence[int]) -> Tensor:
         for part, kind in zip(parts, kinds, strict=True)
     ]
     return residual.decode(torch.stack(words), bits).reshape(*shape)
-
-
-def report(W: Tensor, weight: Tensor, H: Tensor, bits: int) -> dict[str, Any]:
-    """Relative proxies of a result, and of rounding to nearest on rows with all 2^b codes."""
-    W = W.double()
-    grid = grids.fit(W, "full", bits, False, torch.float32)
-    nearest = grid.codes(W) * grid.scale
-    whole = ldlq.proxy(W, H) or 1.0
-    of, of_rtn = (ldlq.proxy(Q.double() - W, H) / whole for Q in (weight, nearest))
-    info: dict[str, Any] = {"relative_proxy": of, "relative_proxy_rtn": of_rtn}
-    if of > of_rtn:
-        info["warning"] = (
-            "worse than rounding to nearest: more calibration tokens or damping may help"
-        )
-    return info
