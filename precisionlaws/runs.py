@@ -117,9 +117,11 @@ def difference(frame: "pd.DataFrame", store: Store | None, a: str, b: str) -> di
     """What differs between two runs; numbers are b minus a.
 
     se: of the loss difference, paired by document where both runs kept their held-out losses of the same
-    text, else None. se_at_most: as if the two had been measured on different text.
+    text, else None. se_at_most: as if the two had been measured on different text. Losses of two objectives
+    (next or hidden tokens) have no difference.
     """
     left, right = final(frame, a), final(frame, b)
+    alike = left.get("objective") == right.get("objective")
     losses = [row.get("loss", math.nan) for row in (left, right)]
     errors = [row.get("loss_se", math.nan) for row in (left, right)]
     return {
@@ -127,10 +129,10 @@ def difference(frame: "pd.DataFrame", store: Store | None, a: str, b: str) -> di
         "settings": differing(settings(left), settings(right)),
         "facts": differing(facts(left), facts(right)),
         "loss": {
-            "values": losses, "difference": losses[1] - losses[0],
-            "se": None if store is None else paired_error(store, left, right), "se_at_most": math.hypot(*errors),
+            "values": losses, "difference": losses[1] - losses[0] if alike else None,
+            "se": paired_error(store, left, right) if store and alike else None, "se_at_most": math.hypot(*errors),
         },
-        "curve": None if store is None else curves(curve(store, a), curve(store, b)),
+        "curve": curves(curve(store, a), curve(store, b)) if store and alike else None,
     }  # fmt: skip
 
 

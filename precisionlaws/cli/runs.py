@@ -268,6 +268,9 @@ def difference_words(found: dict[str, Any]) -> str:
         lines += [part] * bool(found[part])
         lines += [f"  {k:28} {value(x)} -> {value(y)}" for k, (x, y) in found[part].items()]
     one, two = loss["values"]
+    if loss["difference"] is None:
+        lines.append(f"loss  {one:.6g} and {two:.6g}: of different objectives, not comparable")
+        return "\n".join(lines)
     lines.append(f"loss  {one:.6g} -> {two:.6g}: {loss['difference']:+.6f} nats per token")
     if loss["se"] is not None:
         lines.append(f"      standard error {loss['se']:.6f}, paired by held-out document")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from precisionlaws.cli.runs import difference_words
 from precisionlaws.config import ConfigError, build
 from precisionlaws.data.batches import hide
 from precisionlaws.fitting.rows import select
@@ -25,7 +26,8 @@ from precisionlaws.overrides import option
 from precisionlaws.quant import attach
 from precisionlaws.quant.formats.int import Int
 from precisionlaws.run import compose
-from precisionlaws.store import load
+from precisionlaws.runs import difference
+from precisionlaws.store import Store, load
 from precisionlaws.training import loop, pack
 from precisionlaws.training.evaluate import held_out
 from precisionlaws.training.objectives import IGNORED, asked, pairs
@@ -328,6 +330,9 @@ def test_rows_say_masked_and_no_fit_mixes_them(tiny: list[str], tmp_path: Path) 
     assert set(frame["objective"]) == {"causal", "masked"}
     with pytest.raises(ValueError, match=r"different objectives \(causal, masked\)"):
         select(frame, law("chinchilla"))
+    found = difference(frame, Store(tmp_path), *frame["run_id"])
+    assert found["loss"]["difference"] is found["curve"] is None
+    assert "of different objectives, not comparable" in difference_words(found)
 
 
 def test_no_cache_no_kv_bits() -> None:

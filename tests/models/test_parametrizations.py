@@ -222,6 +222,7 @@ def test_rows_say_which_and_a_fit_warns_of_two(tiny: list[str], tmp_path: Path) 
         ("model=hydra_ssm parametrization=completep", "must be standard with model=hydra_ssm"),
         ("parametrization=mup optim=adopt optim.decoupled=false", "optim.decoupled=true or optim.w"),
         ("parametrization=mu", "unknown parametrization; did you mean 'mup'"),
+        ("parametrization.width=16", "no such field; parametrization=mup and completep have fields"),
         ("parametrization=mup parametrization.depth=2", "parametrization.depth: no such field"),
         ("parametrization=completep parametrization.alpha=0.3", "alpha must be 0.5 to 1, got 0.3"),
     ],

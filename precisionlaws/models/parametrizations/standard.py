@@ -14,6 +14,10 @@ from precisionlaws.models.parametrizations.base import Parametrization
 class Standard(Parametrization):
     SHORT: ClassVar[str] = "standard"
 
+    @classmethod
+    def missing(cls, key: str, place: str) -> str:
+        return "; parametrization=mup and completep have fields, standard has none"
+
     def normal(self) -> None:
         """Off: runs of before there was a choice have this one."""
 
