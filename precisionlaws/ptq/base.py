@@ -51,11 +51,15 @@ class Ptq(Spec):
     """Base of `conf/ptq`. A subclass has `bits`, as a field or, when fixed, as a class attribute.
 
     phase: `final` takes the weights of the finished run, `stable` those before its learning rate decayed.
+    activation_bits, kv_bits: of what a run trained at 16 bits rounds after training beside its weights, as
+    integers with a scale per token and head; H is then that of rounded inputs.
     """
 
     NUMERICS: ClassVar[int] = 1  # bumped when its results change: old points are other points
     needs_hessian: ClassVar[bool] = False
     phase: Literal["final", "stable"] = neutral("final")
+    activation_bits: int = ranged(3, 16, neutral=16)
+    kv_bits: int = ranged(3, 16, neutral=16)
 
     if TYPE_CHECKING:  # at run time a name here would become the default of the field
         bits: float  # nominal bits per weight; 16 means untouched

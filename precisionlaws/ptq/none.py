@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from precisionlaws.config import ConfigError
 from precisionlaws.ptq.base import Bits, Ptq, Quantized
 
 if TYPE_CHECKING:
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 class NoPtq(Ptq):
     SHORT: ClassVar[str] = "none"
     bits: ClassVar[int] = 16  # pyright: ignore[reportIncompatibleVariableOverride]  (fixed)
+
+    def rules(self) -> None:
+        for name in ("activation_bits", "kv_bits"):
+            if (bits := getattr(self, name)) != 16:
+                raise ConfigError(
+                    f"{name} must be 16 with ptq=none, which rounds no weights, got {bits}"
+                )
 
     def normal(self) -> dict[str, Any] | None:
         return None

@@ -7,7 +7,7 @@ the command line replace the same key in every block.
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from precisionlaws.config import ConfigError, build, nearest
 from precisionlaws.models.count import shapes
 from precisionlaws.overrides import CONF, expand
 from precisionlaws.ptq.base import Ptq, eval_id
+from precisionlaws.quant.roles import OFF
 from precisionlaws.run import Exec, Launcher, RunConfig, located, run_id
 
 SWEEPS = CONF.parent / "sweeps"
@@ -159,6 +160,24 @@ def allowed(run: RunConfig, ptq: Ptq) -> Ptq:
             f"ptq={ptq.SHORT} of a run with quant.rotation=hadamard: PTQ rounds weights as they are stored, and "
             "this run multiplies rotated ones; choose runs with quant.rotation=none"
         )
+    rounded(run, ptq)
     for name, out, inner in shapes(run.model, run.size):
         located("ptq", ptq.check, (out, inner), name)
     return ptq
+
+
+def rounded(run: RunConfig, ptq: Ptq) -> RunConfig:
+    """A run that computes as `run` does after `ptq`, but for the weights, which are given.
+
+    Raises: ConfigError if activations or KV were trained at few bits already, or cannot be rounded.
+    """
+    quant = replace(run.quant, weights=OFF)
+    for role, name in (("activations", "activation_bits"), ("kv", "kv_bits")):
+        bits, trained = getattr(ptq, name), getattr(run.quant, role)
+        if bits != 16 and not trained.off:
+            raise ConfigError(
+                f"ptq.{name}={bits} of a run whose {role} were trained at {trained.bits:g} bits: they are "
+                "rounded already"
+            )
+        quant = quant if bits == 16 else replace(quant, **{role: replace(OFF, bits=bits)})
+    return run if quant == run.quant else replace(run, quant=quant)

@@ -24,10 +24,11 @@ from precisionlaws.models.parts import linears
 from precisionlaws.ptq.application import model_bits, model_info, quantize_model
 from precisionlaws.ptq.base import Calibrated, Ptq, eval_id
 from precisionlaws.ptq.calibration import Calibration, calibrate, sample
-from precisionlaws.quant.attachment import QuantLinear
+from precisionlaws.quant.attachment import QuantLinear, clocks
 from precisionlaws.quant.roles import OFF
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.store import Store
+from precisionlaws.sweep.points import rounded
 from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import device_of, exec_facts
 from precisionlaws.training.loop import Interrupted, batches_of
@@ -35,6 +36,8 @@ from precisionlaws.training.pack_unit import at_branch
 from precisionlaws.training.result import base_row
 from precisionlaws.training.state import model_of, read
 from precisionlaws.training.unit import Watch
+
+Inputs = tuple[int, int]  # calibration tokens, seed
 
 
 def quantize_run(
@@ -74,8 +77,8 @@ def quantize_run(
                 point, base_row(run, exec) | at | {"eval_id": "stable", "P_post": 16} | loss
             )
             done("stable", 0.0)
-        rounded = [p for p in stable if eval_id(p) != "stable"]
-        publish_each(run, rounded, store, exec, (weights, model, before, at), done, stop)
+        others = [p for p in stable if eval_id(p) != "stable"]
+        publish_each(run, others, store, exec, (weights, model, before, at), done, stop)
 
 
 def publish_each(
@@ -89,23 +92,41 @@ def publish_each(
 ) -> None:
     """Quantize the same weights by every method. unquantized: weights, model, losses, columns of the phase."""
     weights, model, before, at = unquantized
-    measured = calibrations(model, run, ptqs)
+    alike: dict[tuple[int, int], list[Ptq]] = {}  # by what is rounded beside the weights
     for ptq in ptqs:
-        if stop():
-            raise Interrupted
-        start = time.perf_counter()
-        model.load_state_dict(weights)
-        quantized, layers = quantized_row(model, ptq, run.seed, measured.get(inputs_of(ptq)))
-        after = measure(model, run, device_of(exec.device), exec, stop)
-        losses = loss_row(after, before)
-        seconds = {"seconds": time.perf_counter() - start}
-        point = base_row(run, exec) | at | {"eval_id": eval_id(ptq)} | quantized | losses | seconds
-        if layers:
-            files.write(
-                store.layers(run_id(run), eval_id(ptq)), json.dumps(layers, indent=1) + "\n"
-            )
-        files.publish(store.point(run_id(run), eval_id(ptq)), point)
-        done(eval_id(ptq), losses["delta_ptq"])
+        alike.setdefault((ptq.activation_bits, ptq.kv_bits), []).append(ptq)
+    for beside, group in sorted(alike.items(), reverse=True):  # (16, 16) first: the model as it is
+        if beside != (16, 16):
+            model = computing(rounded(run, group[0]), weights, model)
+        measured = calibrations(model, run, group)
+        for ptq in group:
+            if stop():
+                raise Interrupted
+            publish_one(run, ptq, store, exec, (weights, model, before, at), measured, done, stop)
+
+
+def publish_one(
+    run: RunConfig,
+    ptq: Ptq,
+    store: Store,
+    exec: Exec,
+    unquantized: tuple[dict[str, Tensor], nn.Module, Losses, dict[str, Any]],
+    measured: Mapping[Inputs | None, Calibration],
+    done: Callable[[str, float], None],
+    stop: Callable[[], bool],
+) -> None:
+    weights, model, before, at = unquantized
+    start = time.perf_counter()
+    model.load_state_dict(weights)
+    quantized, layers = quantized_row(model, ptq, run.seed, measured.get(inputs_of(ptq)))
+    after = measure(model, run, device_of(exec.device), exec, stop)
+    losses = loss_row(after, before)
+    seconds = {"seconds": time.perf_counter() - start}
+    point = base_row(run, exec) | at | {"eval_id": eval_id(ptq)} | quantized | losses | seconds
+    if layers:
+        files.write(store.layers(run_id(run), eval_id(ptq)), json.dumps(layers, indent=1) + "\n")
+    files.publish(store.point(run_id(run), eval_id(ptq)), point)
+    done(eval_id(ptq), losses["delta_ptq"])
 
 
 def same_loss(
@@ -161,17 +182,27 @@ def as_used(
     quantizes all but weights."""
     if run.quant.weights.off:
         return weights, model
-    device = next(model.parameters()).device.type
-    plain = model_of(replace(run, quant=replace(run.quant, weights=OFF)), device)
     with torch.no_grad():
-        rounded = {
+        as_rounded = {
             f"{name}.weight": module.matrix().clone()
             for name, module in linears(model)
             if isinstance(module, QuantLinear)
         }
-    used = {k: rounded.get(k, weights[k]) for k in plain.state_dict()}
+    plain = model_of(
+        replace(run, quant=replace(run.quant, weights=OFF)), next(model.parameters()).device.type
+    )
+    used = {k: as_rounded.get(k, weights[k]) for k in plain.state_dict()}
     plain.load_state_dict(used)
+    for clock in clocks(plain):  # before quantization begins, activations are not rounded either
+        clock.active = all(c.active for c in clocks(model))
     return used, plain
+
+
+def computing(run: RunConfig, weights: dict[str, Tensor], model: nn.Module) -> nn.Module:
+    """A model with `weights` that quantizes activations and KV as `run` says."""
+    made = model_of(run, next(model.parameters()).device.type)
+    made.load_state_dict(weights)
+    return made
 
 
 def quantized_row(
@@ -203,9 +234,6 @@ def loss_row(after: Losses, before: Losses | None = None) -> dict[str, Any]:
         **dict(delta),
         "status": "finished" if math.isfinite(after.mean) else "diverged",
     }
-
-
-Inputs = tuple[int, int]  # calibration tokens, seed
 
 
 def inputs_of(ptq: Ptq) -> Inputs | None:

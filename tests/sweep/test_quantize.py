@@ -22,7 +22,7 @@ from precisionlaws.run import Exec, RunConfig, compose, run_id
 from precisionlaws.store import Store, load
 from precisionlaws.sweep import quantize as module
 from precisionlaws.sweep.api import quantize
-from precisionlaws.sweep.points import study
+from precisionlaws.sweep.points import allowed, study
 from precisionlaws.sweep.quantizable import quantize_plan
 from precisionlaws.sweep.quantize import quantize_run
 from precisionlaws.sweep.schedule import units
@@ -366,3 +366,48 @@ def test_bad_input_is_refused_before_any_work(
     assert isinstance(run.exception, ConfigError)
     assert text in str(run.exception)
     assert not list(store.root.rglob("points"))
+
+
+@pytest.mark.parametrize("method", ["rtn", "gptq", "awq", "quip_sharp"])
+def test_activations_and_kv_may_be_rounded_beside_the_weights(
+    method: str, tiny: list[str], tmp_path: Path
+) -> None:
+    """As in a run with the same weights that quantizes them; H is of the inputs so rounded."""
+    store, run = trained(tiny, tmp_path), the_run(tiny)
+    own = {"bits": 4} | ({"calibration_tokens": 512} if method != "rtn" else {})
+    ptqs = [method_of(method, **own, activation_bits=a, kv_bits=k) for a, k in ((16, 16), (4, 3))]
+    quantize_run(run, ptqs, store, EXEC)
+    plain, rough = (files.read_json(store.point(run_id(run), eval_id(p))) for p in ptqs)
+    assert rough["delta_ptq"] > plain["delta_ptq"]
+    assert (rough["P_a"], rough["P_kv"]) == (16, 16)  # in training
+    assert (rough["ptq.activation_bits"], rough["ptq.kv_bits"]) == (4, 3)
+    low = the_run(tiny, "quant.activations.bits=4", "quant.kv.bits=3")
+    weights, model = module.restored(run, store, EXEC)
+    model = module.computing(low, weights, model)
+    measured = module.calibrations(model, run, ptqs)
+    row, _ = module.quantized_row(model, ptqs[1], run.seed, measured.get(module.inputs_of(ptqs[1])))
+    assert module.measure(model, run, "cpu").mean == rough["loss"]
+    if method != "rtn":
+        assert row["ptq.info.relative_proxy"] == rough["ptq.info.relative_proxy"]
+        assert row["ptq.info.relative_proxy"] != plain["ptq.info.relative_proxy"]
+
+
+def test_what_was_trained_at_few_bits_is_not_rounded_again(tiny: list[str]) -> None:
+    low = the_run(tiny, "quant.activations.bits=8")
+    with pytest.raises(ConfigError, match="ptq.activation_bits=4 of a run whose activations were"):
+        allowed(low, method_of("rtn", activation_bits=4))
+    allowed(low, method_of("rtn", kv_bits=4))
+    with pytest.raises(ConfigError, match="kv_bits must be 16 with ptq=none"):
+        method_of("none", kv_bits=4)
+
+
+def test_ids_of_points_are_for_ever() -> None:
+    ids = {
+        eval_id(method_of("rtn", bits=3)): "rtn3-c79db7a4d512",
+        eval_id(method_of("rtn", bits=4, granularity="group")): "rtn4-ffa7a03e835d",
+        eval_id(method_of("gptq", bits=3, granularity="group")): "gptq3-4aa83457e504",
+        eval_id(method_of("gptq", bits=4)): "gptq4-2b62fe92667f",
+        eval_id(method_of("rtn", bits=3, phase="stable")): "stable-rtn3-f88d7bcb09fe",
+        eval_id(method_of("none")): "final",
+    }
+    assert list(ids) == list(ids.values())
