@@ -13,6 +13,9 @@ def command(
     fits: Annotated[
         list[Path], typer.Argument(help="Fits as JSON (precisionlaws fit -o); for curves a store.")
     ],
+    width: Annotated[
+        str, typer.Option(help="page, or column (3.3 inches, for papers of two columns).")
+    ] = "page",
     out: Out = None,
 ) -> None:
     """Draw one figure; the ending of --out decides the format (default KIND.png): svg, pdf, png, or csv for its data."""
@@ -30,7 +33,7 @@ def command(
         write(path, numbers(kind, data).to_csv(index=False))
         print(path)
         return
-    figure = plot(kind, data)
+    figure = plot(kind, data, width=width)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip(".") or "png")
     write(path, buffer.getvalue())

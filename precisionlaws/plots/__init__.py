@@ -24,12 +24,15 @@ def kinds() -> tuple[str, ...]:
     return tuple(sorted(name.replace("_", "-") for name in found))
 
 
-def plot(kind: str, data: "Fit | Sequence[Fit] | Path | str") -> "Figure":
-    """A figure of one fit, of several laws fitted to the same frame, or (curves) of a store."""
+def plot(kind: str, data: "Fit | Sequence[Fit] | Path | str", *, width: str = "page") -> "Figure":
+    """A figure of one fit, of several laws fitted to the same frame, or (curves) of a store.
+
+    width: page (6.6 inches or a little more) or column (3.3), for papers of two columns.
+    """
     from precisionlaws.plots.style import styled
 
     module, given = _ready(kind, data)
-    return styled(module.figure, given)
+    return styled(module.figure, given, width)
 
 
 def numbers(kind: str, data: "Fit | Sequence[Fit] | Path | str") -> Any:  # a DataFrame

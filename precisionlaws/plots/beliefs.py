@@ -26,7 +26,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
         own = table[(table["cost"] == cost) & ~table["published"]]
         for i, (name, part) in enumerate(own.groupby("law", sort=False)):
             color, marker = of_order(i)
-            style = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.4}
+            style = {"color": color, "marker": marker, "ms": max(8 - 3 * i, 3), "lw": max(3.2 - 1.8 * i, 1)}  # laws that agree  # fmt: skip
             ax.fill_between(part["flops"], part["low"], part["high"], color=color, alpha=0.14, lw=0)
             ax.plot(part["flops"], part["P"], label=str(name).removeprefix("chinchilla+"), **style)
         said = table[(table["cost"] == cost) & table["published"]]
@@ -41,6 +41,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
         ax.set_yticks([2, 4, 6, 8, 10, 12, 14, 16])
     axes[0].set_ylabel("compute-optimal width P* (bits)")
     axes[0].legend(loc="upper left", fontsize=8)
+    fig.suptitle(f"{len(fits[0].rows)} runs in {fits[0].clusters} families; bands: 95%", fontsize=9, x=0.01, ha="left")  # fmt: skip
     return fig
 
 

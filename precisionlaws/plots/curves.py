@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precisionlaws.laws.base import named_formats
-from precisionlaws.plots.style import canvas, count, of_order
+from precisionlaws.plots.style import beside, canvas, count, of_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,14 +38,15 @@ def figure(store: Path) -> "Figure":
         ax.xaxis.set_major_formatter(lambda v, _: count(v))
         ax.xaxis.set_minor_formatter(lambda v, _: "")
     axes[0].set_ylabel("training loss, smoothed (nats per token)")
-    fig.supxlabel("tokens", fontsize=10.5)
+    for ax in axes:
+        ax.set_xlabel("tokens")
     top = float(table["tokens"].max())
     late = table[table["tokens"] > top / SHOWN]["loss"]
     for ax in axes:
         ax.set_xlim(top / SHOWN, top * 1.1)
     axes[0].set_ylim(float(late.min()) * 0.97, float(late.quantile(0.99)) * 1.03)
     handles = {str(h.get_label()): h for ax in axes for h in ax.get_legend_handles_labels()[0]}
-    fig.legend(list(handles.values()), list(handles), loc="outside right center", title="format")
+    beside(fig, list(handles.values()), list(handles), "format")
     return fig
 
 

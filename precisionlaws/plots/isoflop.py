@@ -8,7 +8,7 @@ from precisionlaws.fitting import Fit
 from precisionlaws.planning.costs import FLOPS_PER_TOKEN
 from precisionlaws.planning.optimum import split
 from precisionlaws.plots.loss import plain
-from precisionlaws.plots.style import canvas, count, of_order, series, spent
+from precisionlaws.plots.style import beside, canvas, count, in_column, of_order, series, spent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,10 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     ax.set_xlabel("parameters N, with D = C/(6N)")
     ax.set_ylabel("held-out loss (nats per token)")
     ax.set_title(f"{fit.law.full_name}, {len(rows)} runs at 16 bits; ★ N* with 95% interval", loc="left", fontsize=9.5)  # fmt: skip
-    ax.legend(loc="upper center", fontsize=8)
+    if in_column():
+        beside(fig, *ax.get_legend_handles_labels(), "")
+    else:
+        ax.legend(loc="upper center", fontsize=8)
     return fig
 
 

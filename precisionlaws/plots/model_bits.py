@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precisionlaws.laws.base import OFF
-from precisionlaws.plots.style import canvas, count, of_order, series
+from precisionlaws.plots.style import beside, canvas, count, of_order, series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def figure(store: Path) -> "Figure":
     ax.set_xlabel("bits of the model (blocks as stored; embedding and head at 16)")
     ax.set_ylabel("held-out loss (nats per token)")
     ax.set_title(f"{len(table)} points at D = {table['D'].iloc[0]:.3g} tokens", loc="left")
-    fig.legend(loc="outside right center", title="weights", fontsize=8)
+    beside(fig, *ax.get_legend_handles_labels(), "weights")
     return fig
 
 

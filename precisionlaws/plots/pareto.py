@@ -6,7 +6,7 @@ import numpy as np
 
 from precisionlaws.fitting import Fit
 from precisionlaws.laws.base import OFF
-from precisionlaws.plots.style import canvas, of_order, series
+from precisionlaws.plots.style import beside, canvas, of_order, series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     ax.set_xlabel("block weights, N·P/8 (bytes)")
     ax.set_ylabel("held-out loss (nats per token)")
     ax.set_title(f"{len(table)} points at D = {table['D'].iloc[0]:.3g} tokens", loc="left")
-    ax.legend(loc="upper right", fontsize=8)
+    beside(fig, *ax.get_legend_handles_labels(), "weights (points)")
     return fig
 
 

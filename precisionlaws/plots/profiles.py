@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precisionlaws.fitting import Fit
-from precisionlaws.plots.style import GREY, canvas, of_order
+from precisionlaws.plots.style import GREY, canvas, in_column, of_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     fit = fits[0]
     table = numbers(fits)
     names = list(dict.fromkeys(table["parameter"]))
-    columns = min(len(names), 3)
+    columns = 1 if in_column() else min(len(names), 3)
     lines = -(-len(names) // columns)
     fig, axes = canvas(2.2 * columns + 0.4, 2.5 * lines + 0.3, nrows=lines, ncols=columns)
     color = of_order(0)[0]

@@ -6,7 +6,7 @@ import numpy as np
 
 from precisionlaws.fitting import Fit
 from precisionlaws.planning.critical import critical_D
-from precisionlaws.plots.style import COLORS, MARKERS, canvas, count
+from precisionlaws.plots.style import COLORS, MARKERS, beside, canvas, count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     columns = min(len(sizes), 3)
     lines = -(-len(sizes) // columns)
     fig, axes = canvas(
-        3.1 * columns + 1.3, 3.4 * lines, nrows=lines, ncols=columns, sharex=True, sharey=True
+        2.0 * columns + 1.0, 3.0 * lines, nrows=lines, ncols=columns, sharex=True, sharey=True
     )
     # Below this a δ is mostly noise: the axis is linear there.
     smallest = max(float(np.quantile(np.abs(rows["delta_ptq"]), 0.1)), 1e-7)
@@ -62,13 +62,11 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
     for ax in axes[len(sizes) :]:
         ax.set_visible(False)
     for k, ax in enumerate(axes[: len(sizes)]):
+        ax.set_xlabel("training tokens D")
         if k % columns == 0:
-            ax.set_ylabel(r"loss added by rounding $\delta$ (nats per token)")
-    fig.supxlabel("training tokens D", fontsize=10.5)
+            ax.set_ylabel("loss added by rounding, δ\n(nats per token)")
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(
-        handles, labels, loc="outside right center", title="weight bits\nafter training\n(★ D_crit)"
-    )
+    beside(fig, handles, labels, "weight bits\nafter training\n(★ D_crit)")
     return fig
 
 

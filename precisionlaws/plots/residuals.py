@@ -9,7 +9,7 @@ from precisionlaws.fitting import Fit
 from precisionlaws.fitting.summary import evidence
 from precisionlaws.laws.base import OFF, ROLES
 from precisionlaws.plots.fit import what
-from precisionlaws.plots.style import GREY, canvas, count, of_order, series
+from precisionlaws.plots.style import GREY, canvas, count, in_column, of_order, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,9 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
         _against(ax, table, column, 100 * fit.objective.residual_sd)
     _normal(axes[3], table)
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    fig.legend(
+        handles, labels, loc="outside lower center", ncols=2 if in_column() else 4, fontsize=8
+    )
     said = f"{fit.law.full_name}, {len(table)} runs: {evidence(fit.certificate)}"
     fig.suptitle("\n".join(textwrap.wrap(said, WIDE)), fontsize=8, x=0.01, ha="left")
     return fig

@@ -41,9 +41,12 @@ def test_every_figure_draws_from_what_is_on_disk(
     )
 
 
+@pytest.mark.parametrize("width", ["column", pytest.param("page", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", kinds())
-def test_no_label_overlaps_another_or_leaves_the_page(drawn: dict[str, Any], kind: str) -> None:
-    figure = plot(kind, drawn[kind])
+def test_no_label_overlaps_another_or_leaves_the_page(
+    drawn: dict[str, Any], kind: str, width: str
+) -> None:
+    figure = plot(kind, drawn[kind], width=width)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()  # pyright: ignore[reportAttributeAccessIssue]
     page = figure.bbox
@@ -56,11 +59,18 @@ def test_no_label_overlaps_another_or_leaves_the_page(drawn: dict[str, Any], kin
             (b for b in boxes if left - 1 <= (b.x0 + b.x1) / 2 <= right + 1), key=lambda b: b.x0
         )
         assert all(a.x1 <= b.x0 for a, b in pairwise(boxes))
-        said += [axes.xaxis.label, axes.title, axes._left_title]  # pyright: ignore[reportAttributeAccessIssue]
+        said += [axes.xaxis.label, axes.yaxis.label, axes.title, axes._left_title]  # pyright: ignore[reportAttributeAccessIssue]
+        said += [t for legend in [axes.get_legend()] if legend for t in legend.get_texts()]
+    said += [t for legend in figure.legends for t in legend.get_texts()]
+    if width == "column":
+        assert figure.get_size_inches()[0] == 3.3
+        assert figure.get_size_inches()[1] <= 7.5
+        assert min(t.get_fontsize() for t in said if t.get_text()) >= 6.5
     for text in (t for t in said if t.get_text()):
         box = text.get_window_extent(renderer)
         assert box.x0 >= page.x0 - 2, text.get_text()
         assert box.x1 <= page.x1 + 2, text.get_text()
+        assert page.y0 - 2 <= box.y0 <= box.y1 <= page.y1 + 2, text.get_text()
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -161,6 +171,11 @@ def test_what_cannot_be_drawn_is_said(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         plot(kind, fits[law])
+
+
+def test_an_unknown_width_is_refused(fits: dict[str, Fit]) -> None:
+    with pytest.raises(ValueError, match="width must be one of page, column, got 'wide'"):
+        plot("fit", fits["neff_free"], width="wide")
 
 
 def test_no_fits() -> None:
