@@ -9,7 +9,7 @@ from torch import Tensor
 from precisionlaws import ptq
 from precisionlaws.ptq.application import method_of
 from precisionlaws.ptq.base import eval_id
-from precisionlaws.ptq.grids import POWER, SHARES, Kind, holding
+from precisionlaws.ptq.grids import POWER, SHARES, Grid, Kind, holding
 from precisionlaws.ptq.rtn import Rtn
 
 GRIDS = ["narrow", "full", "asymmetric"]
@@ -125,3 +125,20 @@ def test_double_weights_are_what_the_payload_says() -> None:
         q = ptq.apply("rtn", W, **options)  # type: ignore[arg-type]
         assert q.weight.dtype == torch.float64
         assert torch.equal(spec(**options).decode(q.payload, W.shape).double(), q.weight)
+
+
+@pytest.mark.parametrize(
+    ("bits", "step", "error"), [(1, 1.2258, 0.595087), (2, 1.0466, 0.149429), (3, 0.6023, 0.040638)]
+)
+def test_a_normal_source_on_whole_numbers(bits: int, step: float, error: float) -> None:
+    """Codes -2^(b-1) to 2^(b-1) - 1 of N(0, 1) at the best step, by quadrature, beside the known minimum."""
+    x = torch.linspace(-9, 9, 360_001, dtype=torch.float64)
+    weight = torch.exp(-x.square() / 2) / (2 * torch.pi) ** 0.5 * (x[1] - x[0])
+    high = torch.tensor(2.0 ** (bits - 1) - 1, dtype=torch.float64)
+
+    def mean_square(s: float) -> float:
+        grid = Grid(torch.tensor(s, dtype=torch.float64), -high - 1, high)
+        return ((grid.codes(x) * grid.scale - x).square() * weight).sum().item()
+
+    assert mean_square(step) == pytest.approx(error, abs=5e-6)
+    assert min(mean_square(0.99 * step), mean_square(1.01 * step)) > mean_square(step)
