@@ -191,6 +191,15 @@ class Exec(Spec):
 class Launcher(Spec):
     """Where units are executed; one class per file in sweep/launchers."""
 
+    HERE: ClassVar[bool] = True  # on this machine: its memory and GPU are what counts
+
+    def placed(self, exec: Exec) -> Exec:
+        """`exec` where the launcher decides what its `auto` means."""
+        return exec
+
+    def ready(self) -> None:
+        """Raises ConfigError when nothing can be executed from this machine."""
+
 
 def located(path: str, check: Callable[..., None], *arguments: object) -> None:
     """Call a check, its error prefixed with where the part stands."""

@@ -10,6 +10,7 @@
     <store>/claims/<unit>.json                     leases of workers
     <store>/studies/<study>.json                   what sweeps set out to do
     <store>/cache/                                 of `load`; deletable
+    <store>/jobs/<batch>/                          what Slurm was given to do
     <store>/logs/<unit>.log                        what a worker printed at a unit, if anything
 
 Files appear whole or not at all, and the first result wins: many writers on a network file system need

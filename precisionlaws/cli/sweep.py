@@ -9,6 +9,8 @@ import typer
 from precisionlaws.cli.shared import Json, Overrides, StoreOption, print_json
 from precisionlaws.costs import MFU, PRICE
 
+JOBS = "precisionlaws jobs watch|cancel"
+
 
 def command(
     name: Annotated[str, typer.Argument(help="A study in sweeps/, or a yaml file.")],
@@ -83,8 +85,9 @@ def command(
         from precisionlaws.sweep.memory import free_bytes
 
         numbers = estimate(plan, now, mfu, price, known) | {"disk_free": free_bytes(store)}
-        print_json(numbers | seen.numbers) if json else print(
-            "\n".join([table(numbers), *seen.lines])
+        made = scripts(plan, files, now, known)
+        print_json(numbers | seen.numbers | made) if json else print(
+            "\n".join([table(numbers), *seen.lines, *shown(made)])
         )
         return
     if seen.lines:
@@ -94,6 +97,20 @@ def command(
     limit = 1 if fail_fast else max_failures
     view = Live(known=known)
     raise typer.Exit(run(plan, files, view, others, retry == "failed", limit, json))
+
+
+def scripts(plan: Any, files: Any, now: Any, known: Any) -> dict[str, dict[str, str]]:
+    """The job scripts of a sweep that is executed elsewhere, by path."""
+    if plan.launcher.HERE:
+        return {}
+    from precisionlaws.sweep.slurm.manage import prepared
+
+    batches = prepared(plan, files, now, known)
+    return {"scripts": {str(b.folder / "job.sh"): b.script for b in batches}}
+
+
+def shown(made: dict[str, dict[str, str]]) -> list[str]:
+    return [f"\n# {path}\n{text}" for path, text in made.get("scripts", {}).items()]
 
 
 def run(
@@ -107,8 +124,9 @@ def run(
 ) -> int:
     import signal
 
-    from precisionlaws.sweep.engine import run_study
+    from precisionlaws.sweep.engine import Refused, run_study
     from precisionlaws.sweep.schedule import progress
+    from precisionlaws.sweep.slurm.queue import Silent
 
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
@@ -120,10 +138,16 @@ def run(
     except KeyboardInterrupt:
         left = len(progress(files, plan.points, others).missing(plan.points))
         print(
-            f"interrupted; {left} of {len(plan.points)} points to go: the same command goes on",
+            f"interrupted; {left} of {len(plan.points)} points to go: the same command goes on"
+            + (
+                "" if plan.launcher.HERE else f". Jobs in the queue stay there: {JOBS} {files.root}"
+            ),
             file=sys.stderr,
         )
         return 130
+    except (Refused, Silent) as error:
+        print(f"error: Slurm: {error}", file=sys.stderr)
+        return 1
     now = progress(files, plan.points, others)
     left = now.missing(plan.points)
     numbers = {

@@ -36,6 +36,7 @@ def estimate(
     whole, left_over = units(study.points, study.exec), done.missing(study.points)
     rest = units(left_over, study.exec, study.points, store)
     workers = study.launcher.count(study.exec.threads)  # type: ignore[attr-defined]
+    workers = workers if study.launcher.HERE else min(workers, len(whole))
     hours, left = (gpu_hours(sum(map(all_flops, part)), mfu) for part in (whole, rest))
     return {
         "study": study.name,
@@ -49,7 +50,7 @@ def estimate(
         "workers": workers,
         "seconds": wall([known.seconds(u) for u in whole], workers),
         "calibration": {"runs": known.runs, "factor": known.overall},
-        "memory": as_json(memory(whole, study.exec, workers)),
+        "memory": as_json(memory(whole, study.exec, workers)) if study.launcher.HERE else None,
         "gpu": {
             "device": "H100", "mfu": mfu, "price_per_hour": price, "hours": hours, "price": hours * price,
         },

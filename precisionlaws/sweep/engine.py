@@ -1,6 +1,8 @@
 """Run a study, or go on with it: hand units to workers until every point is in the store."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,10 +10,9 @@ from precisionlaws.claims import Watcher
 from precisionlaws.config import ConfigError, plain
 from precisionlaws.run import run_id
 from precisionlaws.store import Store
-from precisionlaws.sweep.launchers.local import Local, Pool
 from precisionlaws.sweep.memory import check, memory
-from precisionlaws.sweep.points import Study
-from precisionlaws.sweep.recorded import record
+from precisionlaws.sweep.points import Point, Study
+from precisionlaws.sweep.recorded import files, record
 from precisionlaws.sweep.schedule import Elsewhere, Progress, Unit, progress, units
 
 POLL_SECONDS = 1.0
@@ -23,7 +24,18 @@ class View(Protocol):
     def begin(self, todo: list[Unit], workers: int, store: Store, plan: str) -> None: ...
     def event(self, worker: int, unit: Unit, message: dict[str, Any]) -> None: ...
     def tick(self) -> None: ...
+    def tell(self, text: str) -> None: ...
     def end(self) -> None: ...
+
+
+class Pool(Protocol):
+    """Whoever executes units, at any number of places. `events` waits for the first message, not for ever."""
+
+    @property
+    def workers(self) -> Mapping[int, Any]: ...
+    def send(self, index: int, message: dict[str, Any]) -> None: ...
+    def events(self, seconds: float) -> Iterator[tuple[int, dict[str, Any]]]: ...
+    def close(self, stopped: bool = False) -> None: ...
 
 
 @dataclass
@@ -34,6 +46,10 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)  # run id -> error
     skipped: dict[str, str] = field(default_factory=dict)  # failed before, not retried
     stopped: bool = False  # by too many failures
+
+
+class Refused(Exception):
+    """A queue does not take the work; the message is in its own words. Nothing is left in it."""
 
 
 class TooManyFailures(Exception):
@@ -60,15 +76,13 @@ def run_study(
     todo = units(left, study.exec, study.points, store)
     if not todo:
         return outcome
-    if isinstance(study.launcher, Local):  # elsewhere, other machines' memory counts
-        check(memory(todo, study.exec, study.launcher.count(study.exec.threads)))
-    if study.exec.device == "cuda":
-        from precisionlaws.training.facts import device_of
-
-        device_of("cuda")  # here, where it is one line, and not in every worker
+    if study.launcher.HERE:
+        check_machine(study, todo)
     store.check_writable()
+    study.launcher.ready()
+    earlier = files(store)
     plan = record(store, study.name, study.overrides, before.here(study.points))
-    pool = study.launcher.pool(store, study.exec.threads, len(todo))  # type: ignore[attr-defined]
+    pool: Pool = study.launcher.pool(store, study.exec, todo, study.name)  # type: ignore[attr-defined]
     dispatcher = Dispatcher(study, store, pool, view, list(todo), outcome, max_failures, elsewhere)
     view.begin(todo, len(pool.workers), store, plan.key)
     try:
@@ -76,10 +90,23 @@ def run_study(
             dispatcher.turn()
     except TooManyFailures:
         outcome.stopped = True
+    except Refused:
+        if f"{plan.key}.json" not in earlier:  # nothing was begun
+            store.study(plan.key).unlink(missing_ok=True)
+        raise
     finally:
-        pool.close()
+        pool.close(outcome.stopped)
         view.end()
     return outcome
+
+
+def check_machine(study: Study, todo: list[Unit]) -> None:
+    """Raises: ConfigError when this machine has not the memory or the GPU."""
+    check(memory(todo, study.exec, study.launcher.count(study.exec.threads)))  # type: ignore[attr-defined]
+    if study.exec.device == "cuda":
+        from precisionlaws.training.facts import device_of
+
+        device_of("cuda")  # here, where it is one line, and not in every worker
 
 
 @dataclass
@@ -101,40 +128,49 @@ class Dispatcher:
         return bool(self.waiting or self.active)
 
     def turn(self) -> None:
-        for index in self.pool.workers:
-            if index not in self.active:
-                self.assign(index)
+        free = [i for i in reversed([*self.pool.workers]) if i not in self.active]
+        for unit in list(self.waiting):
+            if not free:
+                break
+            if self.assign(free[-1], unit):
+                free.pop()
         for index, message in self.pool.events(POLL_SECONDS):
             self.handle(index, message)
         self.view.tick()
 
-    def assign(self, index: int) -> None:
-        """The first waiting unit that nobody else holds; units that others finished are dropped."""
-        for unit in list(self.waiting):
-            claims = [self.store.claim(m.name) for m in unit.members]
-            held, stale = self.watcher.any_held(claims)
-            if held:
-                if self.complete(unit):
-                    self.waiting.remove(unit)
-                continue
+    def assign(self, index: int, unit: Unit) -> bool:
+        """Give a unit to a worker unless somebody else holds it; one that others finished is dropped."""
+        claims = [self.store.claim(m.name) for m in unit.members]
+        held, stale = self.watcher.any_held(claims)
+        complete = self.complete(unit)
+        if complete or not held:
             self.waiting.remove(unit)
-            if self.complete(unit):
-                continue
-            self.active[index] = unit
-            exec = replace(self.study.exec, pack=unit.pack)
-            self.pool.send(index, unit.message() | {"exec": plain(exec), "stale": stale})
-            return
+        if complete or held:
+            return False
+        self.active[index] = unit
+        exec = replace(self.study.exec, pack=unit.pack)
+        self.pool.send(index, unit.message() | {"exec": plain(exec), "stale": stale})
+        return True
 
     def complete(self, unit: Unit) -> bool:
-        names = {run_id(r) for r in unit.runs}
-        points = [p for p in self.study.points if p.run_id in names]
+        points = [p for run in unit.runs for p in self.points[run_id(run)]]
         return not progress(self.store, points, self.elsewhere).missing(points)
+
+    @cached_property
+    def points(self) -> dict[str, list[Point]]:
+        """Those of each run."""
+        found: dict[str, list[Point]] = {}
+        for point in self.study.points:
+            found.setdefault(point.run_id, []).append(point)
+        return found
 
     def handle(self, index: int, message: dict[str, Any]) -> None:
         unit = self.active.get(index)
         event = message["event"]
         if unit is not None:
             self.view.event(index, unit, message)
+        elif event == "note":
+            self.view.tell(message["text"])
         left = event == "died" and message["code"] == 0  # in order, as SIGTERM asks
         if (event in ("busy", "stopped") or left) and unit is not None:
             self.waiting.append(unit)

@@ -76,11 +76,12 @@ def study(name: str, overrides: Iterable[str] = ()) -> Study:
         if not (CONF / "law" / f"{law}.yaml").is_file():
             known = [p.stem for p in (CONF / "law").glob("*.yaml")]
             raise ConfigError(f"{name}: fit: no law {law!r}{nearest(law, known)}")
+    launcher: Launcher = the_one("launcher", [p["launcher"] for _, p in jobs])
     return Study(
         name=Path(name).stem,
         points=tuple(points.values()),
-        exec=the_one("exec", [p["exec"] for _, p in jobs]),
-        launcher=the_one("launcher", [p["launcher"] for _, p in jobs]),
+        exec=launcher.placed(the_one("exec", [p["exec"] for _, p in jobs])),
+        launcher=launcher,
         overrides=tuple(overrides),
         **lists,
     )

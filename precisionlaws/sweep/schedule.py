@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from precisionlaws.config import ConfigError, plain
+from precisionlaws.config import ConfigError, build, plain
 from precisionlaws.costs import cpu_seconds
 from precisionlaws.models.count import training_flops
 from precisionlaws.ptq.base import Ptq
@@ -103,6 +103,21 @@ def steps_between(branches: Iterable[int], saved: Sequence[int]) -> int:
         at = max((s for s in saved if at < s <= branch), default=at)
         steps, at = steps + branch - at, branch
     return steps
+
+
+def unit_of(message: Mapping[str, Any]) -> Unit:
+    """`Unit.message`, back. Raises: ConfigError."""
+    jobs: list[tuple[RunConfig, tuple[Ptq, ...]]] = [
+        (build(j["run"], RunConfig), tuple(build(p, Ptq) for p in j["ptqs"]))  # type: ignore[misc]
+        for j in message["jobs"]
+    ]
+    trunks: dict[str, list[tuple[RunConfig, tuple[Ptq, ...]]]] = {}
+    for run, ptqs in jobs:
+        trunks.setdefault(trunk_id(run), []).append((run, ptqs))
+    made = [Unit(n, *map(tuple, zip(*its, strict=True))) for n, its in trunks.items()]  # type: ignore[arg-type]
+    if message["pack"] == 1:
+        return made[0]
+    return replace(joined(made, message["pack"]), name=message["unit"])
 
 
 @dataclass(frozen=True, kw_only=True)

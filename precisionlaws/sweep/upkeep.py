@@ -29,7 +29,7 @@ from precisionlaws.sweep.recorded import plans
 OLD_SECONDS = 3600.0  # a half-written file of this age is nobody's: writing takes seconds
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # what store.write is at work on
 IN_RUN = {"config.yaml", "metrics.jsonl", "held_out.npy", "checkpoint.safetensors", "resume.safetensors", "result.json", "error.json", "points", "layers"}  # fmt: skip
-IN_STORE = {"runs", "trunks", "claims", "studies", "cache", "logs"}
+IN_STORE = {"runs", "trunks", "claims", "studies", "cache", "logs", "jobs"}
 NEEDED = ("run_id", "eval_id", "N", "D", "status")  # in every row
 
 

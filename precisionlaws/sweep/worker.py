@@ -1,8 +1,8 @@
 """One worker process: reads units as JSON lines, executes them, answers in JSON lines.
 
 Started as `python -m precisionlaws.sweep.worker STORE` with its thread pools limited by the environment
-before torch is imported. The end of its standard input means that whoever started it is gone, SIGTERM that
-it must go: it saves and stops. What a unit prints is kept in <store>/logs/<unit>.log.
+before torch is imported. The end of its standard input means that whoever started it is gone, SIGTERM or SIGUSR2
+that it must go: it saves and stops. What a unit prints is kept in <store>/logs/<unit>.log.
 """
 
 import errno
@@ -190,7 +190,8 @@ def main(store: str) -> None:
 
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     orphaned = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: orphaned.set() or inbox.put(None))
+    for told in (signal.SIGTERM, signal.SIGUSR2):  # a scheduler's ways to say it
+        signal.signal(told, lambda *_: orphaned.set() or inbox.put(None))
 
     def listen() -> None:
         for line in sys.stdin:

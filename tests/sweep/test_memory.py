@@ -5,11 +5,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from precisionlaws.config import ConfigError
-from precisionlaws.run import Exec, compose
+from precisionlaws.config import ConfigError, build
+from precisionlaws.overrides import option
+from precisionlaws.run import Exec, Launcher, compose
 from precisionlaws.store import Store
 from precisionlaws.sweep import memory
 from precisionlaws.sweep.engine import run_study
@@ -128,7 +130,8 @@ def test_another_machines_memory_is_not_asked(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         "precisionlaws.sweep.engine.Store.check_writable", lambda self: 1 / 0, raising=True
     )
-    for launcher, times in ((Local(workers=2), 1), (None, 1)):
+    slurm: Any = build(option("launcher", "slurm"), Launcher)
+    for launcher, times in ((Local(workers=2), 1), (slurm, 1)):
         made = replace(large(), launcher=launcher)
         with pytest.raises(ZeroDivisionError):
             run_study(made, Store("none"), Live())

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from precisionlaws.config import ranged
-from precisionlaws.run import Launcher
+from precisionlaws.run import Exec, Launcher
 from precisionlaws.store import Store
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -33,8 +33,8 @@ class Local(Launcher):
     def count(self, threads: int) -> int:
         return self.workers or max(1, cores() // threads)
 
-    def pool(self, store: Store, threads: int, most: int) -> "Pool":
-        return Pool(store, threads, min(self.count(threads), most))
+    def pool(self, store: Store, exec: Exec, todo: Sequence[Any], study: str) -> "Pool":
+        return Pool(store, exec.threads, min(self.count(exec.threads), len(todo)))
 
 
 def cores() -> int:
@@ -45,8 +45,8 @@ def cores() -> int:
 class Pool:
     """Running workers. `events()` yields (worker, message); a worker that dies says {"event": "died"}."""
 
-    def __init__(self, store: Store, threads: int, count: int):
-        self.store, self.threads = store, threads
+    def __init__(self, store: Store, threads: int, count: int, gpus: Sequence[str] = ()):
+        self.store, self.threads, self.gpus = store, threads, gpus
         self.inbox: queue.SimpleQueue[tuple[int, int, dict[str, Any]]] = queue.SimpleQueue()
         self.workers = {i: self.start(i) for i in range(count)}
 
@@ -55,6 +55,8 @@ class Pool:
         environment = (
             os.environ | {k: str(self.threads) for k in POOLS} | {"OMP_WAIT_POLICY": "passive"}
         )
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[index % len(self.gpus)]
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the worker
         worker = subprocess.Popen(
             # -P: a csv.py or a sympy/ in the current folder must not be imported
@@ -103,7 +105,7 @@ class Pool:
             if pid == self.workers[index].pid:
                 yield index, message
 
-    def close(self, seconds: float = 60.0) -> None:
+    def close(self, stopped: bool = False, seconds: float = 60.0) -> None:
         """Workers see the end of their input, save, and leave; whoever does not is killed."""
         for worker in self.workers.values():
             with suppress(BrokenPipeError):

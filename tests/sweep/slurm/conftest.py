@@ -1,0 +1,72 @@
+"""Slurm twice: commands on PATH that answer as it does, and a real one (cluster.py)."""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
+# Every command notes its arguments; what it says, and with which exit code, is in files.
+FAKE = """#!/bin/sh
+echo "$0" "$@" >> {root}/calls
+[ -e {root}/{name}.err ] && cat {root}/{name}.err >&2
+[ -e {root}/{name}.out ] && cat {root}/{name}.out
+[ {name} = sbatch ] && [ ! -e {root}/sbatch.err ] && {{ echo x >> {root}/jobs; wc -l < {root}/jobs | tr -d ' '; }}
+[ ! -e {root}/{name}.err ]
+"""
+
+
+@dataclass
+class Fake:
+    """Slurm's commands. `says` is what one prints; with `fails`, on standard error and with exit code 1."""
+
+    root: Path
+
+    def says(self, command: str, text: str) -> None:
+        (self.root / f"{command}.err").unlink(missing_ok=True)
+        (self.root / f"{command}.out").write_text(text)
+
+    def fails(self, command: str, text: str) -> None:
+        (self.root / f"{command}.err").write_text(text)
+
+    def calls(self, command: str) -> list[str]:
+        """Arguments, one call after the other."""
+        path = self.root / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        named = (line.partition(" ") for line in lines)
+        return [rest for name, _, rest in named if name.endswith(f"/{command}")]
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    root = tmp_path / "fake"
+    root.mkdir()
+    for name in COMMANDS:
+        (root / name).write_text(FAKE.format(root=root, name=name))
+        (root / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{root}:{os.environ['PATH']}")
+    made = Fake(root)
+    made.says("scontrol", "MaxArraySize            = 1001\nMaxJobCount = 10000\n")
+    return made
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[object]:
+    """A real one with arrays of at most 11 jobs. PRECISIONLAWS_SLURM=required fails where it cannot start."""
+    sys.path.insert(0, str(HERE))
+    try:
+        from cluster import cluster
+    finally:
+        sys.path.remove(str(HERE))
+    try:
+        with cluster(max_array=11) as running:
+            yield running
+    except FileNotFoundError as missing:
+        if os.environ.get("PRECISIONLAWS_SLURM") == "required":
+            raise
+        pytest.skip(str(missing))
