@@ -44,7 +44,7 @@ class Log:
             if time.monotonic() - self.last.get(run, -TELL_SECONDS) < TELL_SECONDS:
                 return
             self.last[run] = time.monotonic()
-            say(f"{run} step {step}/{message['steps']}")
+            say(f"{unit.name}: {run} step {step}/{message['steps']}")
         elif kind == "note":
             say(message["text"])
         elif kind in ("failed", "died"):

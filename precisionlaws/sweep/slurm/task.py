@@ -22,6 +22,7 @@ class Ear:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.told.append(number)
+        os.write(1, f"{signal.Signals(number).name}: saving\n".encode())  # print is not reentrant
         if self.listening and len(self.told) == 1:
             raise KeyboardInterrupt
 
@@ -44,7 +45,7 @@ def main(root: str, name: str, ear: Ear) -> int:
         try:
             ear.listen()
             outcome = job.work(store, messages, log)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # the workers have saved
             return job.again(store, messages, log)
         job.keep_errors(store, outcome.failed)
         return 1 if outcome.failed else 0
