@@ -32,31 +32,41 @@ for (name, width, depth), curve in list(curves.items()):
 
 
 # %%
-def best(curve: pd.Series) -> tuple[float, float]:
-    """(rate, loss) at the vertex; the end of the grid where the lowest point is one."""
+def lowest(curve: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """log2 of the rate and loss of the lowest point and its neighbours; of it alone at the end of the grid."""
     known = curve.dropna()
     x, y = np.log2(known.index.to_numpy(float)), known.to_numpy()
     i = int(y.argmin())
-    if not 0 < i < len(y) - 1:
-        return float(2 ** x[i]), float(y[i])
-    a, b, c = np.polyfit(x[i - 1 : i + 2], y[i - 1 : i + 2], 2)
+    near = slice(i - 1, i + 2) if 0 < i < len(y) - 1 else slice(i, i + 1)
+    return x[near], y[near]
+
+
+def best(curve: pd.Series) -> tuple[float, float]:
+    """(rate, loss) at the vertex of the parabola, or at the end of the grid."""
+    x, y = lowest(curve)
+    if len(x) == 1:
+        return float(2 ** x[0]), float(y[0])
+    a, b, c = np.polyfit(x, y, 2)
     return float(2 ** (-b / (2 * a))), float(c - b * b / (4 * a))
 
 
 def loss_at(curve: pd.Series, lr: float) -> float:
-    """Interpolated in the log of the rate."""
+    """On the parabola where it was fitted; elsewhere on straight lines in the log of the rate."""
+    (x, y), at = lowest(curve), np.log2(lr)
+    if len(x) > 1 and x[0] <= at <= x[-1]:
+        return float(np.polyval(np.polyfit(x, y, 2), at))
     known = curve.dropna()
-    return float(np.interp(np.log(lr), np.log(known.index.to_numpy(float)), known.to_numpy()))
+    return float(np.interp(at, np.log2(known.index.to_numpy(float)), known.to_numpy()))
 
 
 rates = sorted(frame["optim.lr"].unique())
 rows = {}
 for key, curve in sorted(curves.items(), key=lambda item: (item[0][0], item[0][2], item[0][1])):
-    lr, lowest = best(curve)
+    lr, least = best(curve)
     own = best(curves[(key[0], *BASE)])[0] if (key[0], *BASE) in curves else np.nan
     at_end = lr in (curve.dropna().index.min(), curve.dropna().index.max())
     rows[key] = {f"{rate:g}": curve.get(rate, np.nan) for rate in rates} | {
-        "best lr": lr, "lr of base": own, "costs, nats": max(0.0, loss_at(curve, own) - lowest),
+        "best lr": lr, "lr of base": own, "costs, nats": loss_at(curve, own) - least,
         "": "end of the grid" if at_end else "",
     }  # fmt: skip
 table = pd.DataFrame(rows).T
