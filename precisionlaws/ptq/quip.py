@@ -61,8 +61,8 @@ class Quip(Calibrated):
         X = inputs.turn((W if W.dtype == torch.float64 else W.float()) * factors.to(W))
         X = outputs.turn(X.T).contiguous()  # (in, out)
         rotated = inputs.turn(inputs.turn(H.double() / factors / factors.unsqueeze(1)).T)
-        step = (X.square().mean().sqrt() * self.deviations()).bfloat16()
-        codes, info = self.solve(X, rotated, step.item() or 1.0)
+        step = (X.double().square().mean().sqrt() * self.deviations()).bfloat16()
+        codes, info = self.solve(X / (step.item() or 1.0), rotated)
         payload = {
             "codes": pack(codes.T.cpu() + 2 ** (self.bits - 1) - 1, self.bits),
             "step": step.reshape(1).cpu(),
@@ -84,21 +84,21 @@ class Quip(Calibrated):
         weight = inputs.back(outputs.back(X.T.contiguous()).T)
         return weight / factors_of(payload["factors"]).float() if self.rescale else weight
 
-    def solve(self, X: "Tensor", H: "Tensor", step: float) -> "tuple[Tensor, dict[str, Any]]":
-        """Codes c (in, out) of levels (c - 1/2) step, and what to say of them; X (in, out)."""
+    def solve(self, X: "Tensor", H: "Tensor") -> "tuple[Tensor, dict[str, Any]]":
+        """Codes c (in, out) of levels c - 1/2, and what to say of them; X (in, out) in steps."""
         from precisionlaws.ptq import blocks, ldlq
         from precisionlaws.ptq.grids import Grid
 
         high, order = 2 ** (self.bits - 1), H.diagonal().argsort(descending=True, stable=True)
-        H, x = H[order][:, order], (X + step / 2)[order]  # so that levels are c step
+        H, x = H[order][:, order], (X + 0.5)[order]  # so that levels are c
         factor = ldlq.factorize(H, self.percdamp, x.dtype)
-        grid = Grid(*(x.new_full((1, x.shape[1]), v) for v in (step, 1 - high, high)))
+        grid = Grid(*(x.new_full((1, x.shape[1]), v) for v in (1, 1 - high, high)))
         codes = ldlq.solve(x, factor.L, grid, [0] * len(x)).codes
-        E = x - codes * step
+        E = x - codes
 
         def nearest(k: int, target: "Tensor", own: "Tensor") -> "Tensor":
-            codes[k] = (target[0] / step).round().clamp(1 - high, high)
-            return codes[k] * step
+            codes[k] = target[0].round().clamp(1 - high, high)
+            return codes[k]
 
         done = blocks.improve(x, H, factor.damping, self.passes, 1, nearest, (E, codes))
         return codes[order.argsort()], {"damping": factor.damping, "passes": done}
