@@ -76,7 +76,7 @@ def test_which_law_at_ten_times(tmp_path: Path) -> None:
     best = next(line for line in out.splitlines() if "predicts larger runs best" in line)
     assert "neff_" in best
     assert "how much worse chinchilla+deff_free and gamma+deff_free predict" in out
-    assert out.count("at every budget") == 5  # laws that multiply, and the published one of them
+    assert out.count("at every budget") == 6  # laws that multiply, the published ones too
     assert "Sun et al. 2025 (published constants): grows" in out
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PUBLISHED = ("neff_kumar", "sun_fp")  # that have constants and a formula in P
+# QuEST (Panferov et al. 2025, arXiv 2502.05003): weights and activations, rotated, one efficiency per width and no formula.
+QUEST = {1: 0.0205, 2: 0.152, 3: 0.433, 4: 0.692, 8: 1.016, 16: 1.0}
 LEAST = 2.0  # bits
 BLOCK = 128.0  # values per scale of Sun et al.
 POOL = "all laws and costs"
@@ -48,7 +50,7 @@ def beliefs(fits: Sequence[Fit], *, flops: Sequence[float], costs: Sequence[str]
             draws = np.concatenate(pooled)
             rows.append(_row(POOL, "", C, float(np.nanmedian(draws)), draws, False))
         if "paper" in costs:
-            rows += [_published(name, C) for name in PUBLISHED]
+            rows += [_published(name, C) for name in PUBLISHED] + [_quest(C)]
     return pd.DataFrame(rows)
 
 
@@ -91,6 +93,13 @@ def _published(name: str, flops: float) -> dict[str, Any]:
     )  # fmt: skip
     P = best_P(q, {k: np.array([v]) for k, v in (one.published or {}).items()})
     return _row(one.source.partition(",")[0], "paper", flops, float(P[0]), P, False) | {"published": True}  # fmt: skip
+
+
+def _quest(flops: float) -> dict[str, Any]:
+    """The best of the widths that QuEST trained, where eff/c decides for every budget."""
+    c = cost_model("paper").relative
+    P = float(max(QUEST, key=lambda b: QUEST[b] / float(c(np.array(float(b))))))
+    return _row("QuEST, Panferov et al. 2025", "paper", flops, P, np.array([P]), True) | {"published": True}  # fmt: skip
 
 
 def _row(name: str, cost: str, flops: float, P: float, draws: Array, free: bool) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The best width against compute, by law and cost model, beside what was published."""
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = ("paper", "a100_int")
+DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # of published laws
 DECADES = 6  # of compute above the largest run
 
 
@@ -30,8 +32,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
             ax.fill_between(part["flops"], part["low"], part["high"], color=color, alpha=0.14, lw=0)
             ax.plot(part["flops"], part["P"], label=str(name).removeprefix("chinchilla+"), **style)
         said = table[(table["cost"] == cost) & table["published"]]
-        for name, part in said.groupby("law", sort=False):
-            dashes = (0, (5, 2)) if str(name).startswith("Kumar") else (0, (1, 1.5))
+        for (name, part), dashes in zip(said.groupby("law", sort=False), cycle(DASHES), strict=False):  # fmt: skip
             ax.plot(part["flops"], part["P"], color="black", lw=1.3, ls=dashes, label=f"{name}, published")  # fmt: skip
         ax.axvspan(float(C.min()), float(C.max()), color="#999999", alpha=0.15, lw=0)
         ax.set_xscale("log")

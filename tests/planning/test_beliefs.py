@@ -15,6 +15,8 @@ def test_published_laws_disagree_and_the_data_are_asked(fits: dict[str, Fit]) ->
     sun = table[table["law"].str.startswith("Sun")]
     assert list(kumar["P"]) == pytest.approx([7.0021, 7.0021], abs=1e-4)
     assert list(sun["P"]) == pytest.approx([4.19, 7.58], abs=0.01)
+    quest = table[table["law"].str.startswith("QuEST")]
+    assert list(quest["P"]) == [4, 4]
     own = table[~table["published"] & (table["law"] != POOL)]
     assert len(own) == 2 * 2 * 2  # a law without bits has no width to speak of
     assert (own["low"] <= own["high"]).all()

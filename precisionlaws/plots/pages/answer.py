@@ -7,6 +7,7 @@ import numpy as np
 
 from precisionlaws.fitting import Fit
 from precisionlaws.laws import OFF
+from precisionlaws.planning import Plan
 from precisionlaws.planning.critical import critical_D
 from precisionlaws.planning.plan import quantiles
 from precisionlaws.plots.fit import NAMES
@@ -30,23 +31,26 @@ def widths(found: Findings) -> str:
         return "All runs are at 16 bits: nothing is learnt here of the bits to train at."
     r: Any = plan.regret
     best = r.loc[(r["P"] - plan.P).abs().idxmin()]
-    ends = plan.interval("P")
+    reach = plan.interval("P")
     measured = next(f for f in found.fits if f.law.full_name == plan.law).measured
     roles = listed([NAMES[role] for role in measured])
     cost = f"under the cost model “{plan.cost}”"
     if plan.P >= OFF:
-        return f"No width below 16 bits pays in {roles} {cost} (95% interval of the best width: {between(*ends, bits)} bits)."
-    spans = "no other width is best at 95%" if ends[0] == ends[1] else f"the best width lies between {bits(ends[0])} and {bits(ends[1])} bits at 95%"  # fmt: skip
+        return f"No width below 16 bits pays in {roles} {cost} (95% interval of the best width: {between(*reach, bits)} bits)."
+    spans = "no other width is best at 95%" if reach[0] == reach[1] else f"the best width lies between {bits(reach[0])} and {bits(reach[1])} bits at 95%"  # fmt: skip
     guess = " (interpolated: not trained in every role)" if best["interpolated"] else ""
     fine = listed([str(P) for P in plan.p_set])
     waste = f"{fine} bits waste at most 5% of the budget"
     if not plan.separable:
         return f"For {number(plan.flops, 2)} FLOP {cost}, {roles} at {bits(plan.P)} bits{guess} have the least loss; {spans}, and {waste}."
-    sure = "" if best["gain_low"] > 1 else ", so that it beats 16 bits at all is not told,"
-    return (
-        f"Train {roles} at {bits(plan.P)} bits{guess}: a FLOP then buys {number(best['gain'])} times what it buys at 16 bits "
-        f"(95%: {between(best['gain_low'], best['gain_high'])}){sure} {cost}; {spans}, and {waste}."
-    )
+    ends = between(best["gain_low"], best["gain_high"])
+    gain = f"{number(best['gain'])} times what it buys at 16 bits"
+    if best["gain_low"] <= 1:
+        return (
+            f"The best estimate is to train {roles} at {bits(plan.P)} bits{guess}, where a FLOP buys {gain} {cost}, but the 95% interval "
+            f"({ends}) holds no gain at all; {spans}, and {waste}."
+        )
+    return f"Train {roles} at {bits(plan.P)} bits{guess}: a FLOP then buys {gain} (95%: {ends}) {cost}; {spans}, and {waste}."
 
 
 def rounding(found: Findings) -> str:
@@ -104,6 +108,8 @@ def budget(found: Findings) -> str:
     told = [f"{k} = {amount(getattr(plan, k))} ({between(*ends[k], amount)})" for k in ends if k != "loss" and k not in vague]  # fmt: skip
     open_ = f"; {listed(vague)} cannot be told from these runs" if vague else ""
     lead = found.lead
+    if lead and (far := _far(lead, plan)):
+        open_ += f"; {far}"
     if lead and lead.unidentified:
         open_ += f"; {listed([*lead.unidentified])} are not identified, so take it as a direction, not as a number"
     what = f"train {' on '.join(told)} and expect" if told else "expect"
@@ -111,6 +117,14 @@ def budget(found: Findings) -> str:
         f"For {number(plan.flops, 2)} FLOP{scale}, {what} {number(plan.loss)} nats per token "
         f"(95%: {between(*ends['loss'])}){open_}."
     )
+
+
+def _far(fit: Fit, plan: Plan) -> str:
+    """How far beyond the runs the plan lies."""
+    rows: Any = fit.rows
+    decades = {k: float(np.log10(getattr(plan, k) / rows[k].max())) for k in ("N", "D")}
+    beyond = [f"{number(v, 2)} decades in {k}" for k, v in decades.items() if v > 0.06]
+    return f"that extrapolates by {listed(beyond)}" if beyond else ""
 
 
 def listed(names: Sequence[str]) -> str:

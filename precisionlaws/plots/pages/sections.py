@@ -20,7 +20,7 @@ from precisionlaws.plots.pages.findings import Findings, counts
 from precisionlaws.plots.pages.html import Html, formula, items, join, tag
 
 PLACE = {  # of each figure; one that is not named stands with the evidence
-    "bits": ("optimal-bits", "effective", "beliefs"), "rounding": ("ptq", "pareto"), "size": ("loss", "isoflop"), "next": ("next-runs",),
+    "bits": ("optimal-bits", "effective", "beliefs"), "rounding": ("ptq", "pareto", "model-bits"), "size": ("loss", "isoflop"), "next": ("next-runs",),
     "evidence": ("fit", "residuals", "out-of-sample", "profiles", "curves"),
 }  # fmt: skip
 EVERY = ("pareto",)  # figures of all fits together
