@@ -10,6 +10,7 @@ rounding; those of a scale need only the distinct bit widths, not every row.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,16 @@ class Block:
     sd: Array | None = None  # delta block: noise of each δ, nats
     held: Mapping[str, float] = field(default_factory=dict)  # parameters that do not move, as u
 
-    @property
+    @cached_property
+    def logs(self) -> dict[str, Array]:
+        """log N and log D."""
+        return {on: np.log(self.x[on]) for on in ("N", "D")}
+
+    @cached_property
     def lower(self) -> Array:
         return self._bound("lower")
 
-    @property
+    @cached_property
     def upper(self) -> Array:
         return self._bound("upper")
 
@@ -81,6 +87,10 @@ class Block:
             v = self.values(u)
             if self.kind == "delta":
                 return self._penalty(v)
+            if not self.law.added and hasattr(self.law.base, "grad"):
+                return np.log(
+                    self.law.base.grad(v, *map(partial(self._log, v), ("N", "D")))["loss"]
+                )
             N, D = (self.x[on] * self._scale(v, on) for on in ("N", "D"))
             total = self.law.base.loss(v, N, D) + self._sum(self.law.added, v)
             return np.log(total) + np.zeros((len(u), 1))
@@ -93,22 +103,23 @@ class Block:
                 J[:, self.own] = _complex_step(self.predict, u, self.own)
                 return self.predict(u), J
             v = self.values(u)
-            N, D = (self.x[on] * self._scale(v, on) for on in ("N", "D"))
-            grad = self.law.base.grad(v, N, D)
-            total = grad["loss"] + np.zeros((len(u), 1))
-            inverse = 1 / total
-            J = np.zeros((len(u), len(self.params), total.shape[1]))
-            scales = [j for j, q in enumerate(self.params) if q.name not in grad]
+            grad = self.law.base.grad(v, *(self._log(v, on) for on in ("N", "D")))
+            inverse = 1 / grad["loss"]
+            J = np.empty((len(u), len(self.params), inverse.shape[1]))
             for j, q in enumerate(self.params):
-                if q.name in grad:
-                    np.multiply(grad[q.name], inverse, out=J[:, j])
-                    if q.link == "log":
-                        J[:, j] *= v[q.name]
+                np.multiply(grad.get(q.name, 0.0), inverse, out=J[:, j])
+            scales = [j for j, q in enumerate(self.params) if q.name not in grad]
             for on in ("N", "D") if scales else ():
                 if any(on == term.ON for term in self.law.scales):
                     steps = self._scale_slopes(u, v, on, scales)
-                    J[:, scales] += steps[:, :, self.index] * (grad[on] * inverse)[:, None, :]
-            return np.log(total), J
+                    J[:, scales] += steps[:, :, self.index] * (grad[on]() * inverse)[:, None, :]
+            return np.log(grad["loss"]), J
+
+    def _log(self, v: Mapping[str, Any], on: str) -> Array:
+        """log of N or D, scaled."""
+        if not any(on == term.ON for term in self.law.scales):
+            return self.logs[on]
+        return self.logs[on] + np.log(self._distinct_scale(v, on))[:, self.index]
 
     def _scale_slopes(self, u: Array, v: Mapping[str, Any], on: str, scales: list[int]) -> Array:
         """d ln scale / d u_j of each distinct combination of widths, (B, len(scales), combinations)."""
@@ -187,7 +198,7 @@ def check_count(b: Block) -> None:
 def huber(r: Array, W: Array, delta: float) -> Array:
     """Σ w huber_δ(r) over the last axis; δ = ∞ is half the sum of squares."""
     psi = np.clip(r, -delta, delta)
-    return (W * psi * (r - 0.5 * psi)).sum(-1)
+    return np.einsum("...n,...n->...", W * psi, r - 0.5 * psi)
 
 
 def _complex_step(fn: Callable[[Array], Any], u: Array, which: Sequence[int]) -> Array:

@@ -7,7 +7,7 @@ coefficients in which a law is linear are solved for at each of many points of t
 projection), the best starts then descend through decreasing Huber thresholds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,13 +69,28 @@ def minimise(
     for it in range(steps):
         step, decrement = _step(u, g, H, diag, damping, lo, hi, exact)
         trial = np.clip(u + step, lo, hi)
+        small = (decrement <= tol * F + rounding) & (damping < 1)
+        last = small | (damping > 1e10) | (it == steps - 1)
+        if last.any():  # of the place of a last step only the value is wanted
+            at = live[last]
+            value = _values(block, trial[last], delta, W, y, at)
+            better = value <= F[last]
+            out.u[at] = np.where(better[:, None], trial[last], u[last])
+            out.value[at] = np.where(better, value, F[last])
+            out.converged[at] = small[last]
+            out.decrement[at] = decrement[last] / (out.value[at] + NOTHING * len(block.y))
+            go = ~last
+            if not go.any():
+                break
+            live, u, trial, F, g, H, diag, damping, lo, hi = (
+                a[go] for a in (live, u, trial, F, g, H, diag, damping, lo, hi)
+            )
         F2, g2, H2, diag2 = _evaluate(block, trial, delta, W, y, live, exact, it % RESCALE == 0)
         moved = trial - u
         with np.errstate(all="ignore"):
-            predicted = -(g * moved).sum(1) - 0.5 * np.einsum("bi,bij,bj->b", moved, H, moved)
-            gain = (F - F2) / predicted
+            bend = np.matmul(H, moved[..., None])[..., 0]
+            gain = (F - F2) / -(moved * (g + 0.5 * bend)).sum(1)
         better = np.isfinite(F2) & (F2 <= F) & np.isfinite(H2).all((1, 2))
-        small = (decrement <= tol * F + rounding) & (damping < 1)
         damping = np.select(
             [~better, gain > 0.6, gain < 0.2],
             [np.maximum(damping, 1e-4) * 8, damping * 0.1, damping * 3],
@@ -87,16 +102,6 @@ def minimise(
             for new, old in ((trial, u), (g2, g), (diag if diag2 is None else diag2, diag))
         )
         F, H = np.where(better, F2, F), np.where(better[:, None, None], H2, H)
-        stop = small | (damping > 1e10) | (it == steps - 1)
-        if stop.any():
-            at = live[stop]
-            out.u[at], out.value[at], out.converged[at] = u[stop], F[stop], small[stop]
-            out.decrement[at] = decrement[stop] / (F[stop] + NOTHING * len(block.y))
-            go = ~stop
-            if not go.any():
-                break
-            live, u, F, g, H, diag = live[go], u[go], F[go], g[go], H[go], diag[go]
-            damping, lo, hi = damping[go], lo[go], hi[go]
     return out
 
 
@@ -111,13 +116,33 @@ def _evaluate(
     scaling: bool,
 ) -> list[Any]:
     """`derivatives` of some members of the batch, as many at once as the cache holds."""
-    size = max(1, FLOATS // (u.shape[1] * len(block.y)))
-    parts = []
-    for i in range(0, len(u), size):
-        own = members[i : i + size]
-        w, v = (a[own] if a.ndim > 1 and len(a) > 1 else a for a in (W, y))
-        parts.append(derivatives(block, u[i : i + size], delta, w, exact, v, scaling))
+    parts = [
+        derivatives(block, u[own], delta, w, exact, v, scaling)
+        for own, w, v in _parts(block, u, W, y, members)
+    ]
     return [None if a[0] is None else np.concatenate(a) for a in zip(*parts, strict=True)]
+
+
+def _values(block: Block, u: Array, delta: float, W: Array, y: Array, members: Array) -> Array:
+    """The objective alone, infinite outside the law's domain."""
+    with np.errstate(all="ignore"):
+        parts = [
+            huber(v - block.predict(u[own]), w, delta)
+            for own, w, v in _parts(block, u, W, y, members)
+        ]
+    value = np.concatenate(parts)
+    return np.where(np.isfinite(value), value, np.inf)
+
+
+def _parts(
+    block: Block, u: Array, W: Array, y: Array, members: Array
+) -> Iterator[tuple[slice, Array, Array]]:
+    """Members in parts that the cache holds, with the weights and the y of each."""
+    size = max(1, FLOATS // (u.shape[1] * len(block.y)))
+    for i in range(0, len(u), size):
+        own = slice(i, i + size)
+        w, v = (a[members[own]] if a.ndim > 1 and len(a) > 1 else a for a in (W, y))
+        yield own, w, v
 
 
 def _step(
@@ -163,7 +188,7 @@ def derivatives(
         r = (block.y if y is None else y) - f
         psi = np.clip(r, -delta, delta)
         weighted = W * psi
-        F = (weighted * (r - 0.5 * psi)).sum(-1)
+        F = _dot(weighted, r) - 0.5 * _dot(weighted, psi)
         g = -np.matmul(J, weighted[..., None])[..., 0]
         H = np.matmul(J * (W * (psi == r))[:, None, :], J.transpose(0, 2, 1))
         diag = None
@@ -177,14 +202,22 @@ def derivatives(
     return F, g, H, diag
 
 
+def _dot(a: Array, b: Array) -> Array:
+    """Σ a b over the last axis."""
+    return np.einsum("...n,...n->...", a, b)
+
+
 def curvature(block: Block, u: Array, c: Array, h: float = 1e-5) -> Array:
     """Σ_i c_i ∇²f_i (B, p, p), by central differences of the exact Jacobian."""
-    p = u.shape[1]
-    out = np.empty((len(u), p, p))
-    for j in range(p):
-        e = h * (np.arange(p) == j)
-        up, down = block.jacobian(u + e)[1], block.jacobian(u - e)[1]
-        out[:, j] = np.matmul(up - down, c[..., None])[..., 0] / (2 * h)
+    B, p = u.shape
+    out = np.empty((B, p, p))
+    size = max(1, FLOATS // (2 * B * p * len(block.y)))
+    for j in range(0, p, size):
+        e = h * np.eye(p)[j : j + size]
+        moved = np.stack([u[:, None] + e, u[:, None] - e], 1)  # (B, 2, size, p)
+        J = block.jacobian(moved.reshape(-1, p))[1].reshape(*moved.shape, -1)
+        c_ = c[:, None, :, None]
+        out[:, j : j + size] = np.matmul(J[:, 0] - J[:, 1], c_)[..., 0] / (2 * h)
     return 0.5 * (out + out.transpose(0, 2, 1))
 
 
@@ -255,11 +288,8 @@ def starts(block: Block, W: Array | None = None) -> Array:
     """The best points of the screening, (STARTS, p)."""
     W = np.ones(len(block.y)) if W is None else W
     u = screen(block, W)
-    with np.errstate(all="ignore"):
-        first = np.concatenate(
-            [huber(block.y - block.predict(u[s]), W, _coarse(block)) for s in _chunks(block)]
-        )
-    return u[np.argsort(np.where(np.isfinite(first), first, np.inf), kind="stable")[:STARTS]]
+    first = _values(block, u, _coarse(block), W, block.y, np.arange(len(u)))
+    return u[np.argsort(first, kind="stable")[:STARTS]]
 
 
 def _chunks(block: Block) -> list[slice]:

@@ -2,8 +2,9 @@
 
 A base or a term is a module of this package, found by its name:
 
-    base   LINEAR, params(x), loss(p, N, D), and where known grad(p, N, D), basis(p, N, D), optimal_N(p, K) and
-           rescale(p, c)
+    base   LINEAR, params(x), loss(p, N, D), and where known basis(p, N, D), optimal_N(p, K), rescale(p, c) and
+           grad(p, log N, log D): "loss"; its derivatives by log v of each parameter v (by v itself if its link is
+           identity); and under "N" and "D" functions that give those by log N and log D
     scale  COLUMNS, ON ("N" or "D"), params(x), scale(p, x); BESIDE if it corrects another scale; where each
              parameter multiplies (link log), slopes(p, x) saves the derivatives: d ln scale / d ln of each
     penalty  COLUMNS, params(x), penalty(p, N, D, x); PAIRED if it is what rounding a finished run costs

@@ -46,13 +46,13 @@ def loss(p: Params, N: Any, D: Any) -> Any:
     return p["A"] * unit["A"] + p["B"] * unit["B"] + p["E"]
 
 
-def grad(p: Params, N: Any, D: Any) -> dict[str, Any]:
-    """Derivatives by the parameters, and by log N and log D under "N" and "D"."""
-    unit = basis(p, N, D)
-    An, Bd = p["A"] * unit["A"], p["B"] * unit["B"]
+def grad(p: Params, n: Any, d: Any) -> dict[str, Any]:
+    """Loss at log N = n and log D = d, and its derivatives as `laws.base` wants them."""
+    n, d = -p["alpha"] * n, -p["beta"] * d
+    An, Bd = p["A"] * np.exp(n), p["B"] * np.exp(d)
     return {
-        **unit, "loss": An + Bd + p["E"], "alpha": -An * np.log(N), "beta": -Bd * np.log(D),
-        "N": -p["alpha"] * An, "D": -p["beta"] * Bd,
+        "loss": An + Bd + p["E"], "A": An, "B": Bd, "E": 1.0, "alpha": An * n, "beta": Bd * d,
+        "N": lambda: -p["alpha"] * An, "D": lambda: -p["beta"] * Bd,
     }  # fmt: skip
 
 

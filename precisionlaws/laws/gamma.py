@@ -25,14 +25,16 @@ def loss(p: Params, N: Any, D: Any) -> Any:
     return (p["A"] * N ** -p["alpha"] + p["B"] * D ** -p["beta"]) ** p["gamma"] + p["E"]
 
 
-def grad(p: Params, N: Any, D: Any) -> dict[str, Any]:
-    """Derivatives by the parameters, and by log N and log D under "N" and "D"."""
-    inner = chinchilla.grad({**p, "E": 0.0}, N, D)
-    power = inner["loss"] ** p["gamma"]
+def grad(p: Params, n: Any, d: Any) -> dict[str, Any]:
+    """Loss at log N = n and log D = d, and its derivatives as `laws.base` wants them."""
+    inner = chinchilla.grad({**p, "E": 0.0}, n, d)
+    log = p["gamma"] * np.log(inner["loss"])
+    power = np.exp(log)
     outer = p["gamma"] * power / inner["loss"]
-    chained = {k: outer * inner[k] for k in ("A", "alpha", "B", "beta", "N", "D")}
+    chained = {k: outer * inner[k] for k in ("A", "alpha", "B", "beta")}
     return {
-        **chained, "loss": power + p["E"], "gamma": power * np.log(inner["loss"]), "E": np.ones_like(power),
+        **chained, "loss": power + p["E"], "gamma": power * log, "E": 1.0,
+        "N": lambda: outer * inner["N"](), "D": lambda: outer * inner["D"](),
     }  # fmt: skip
 
 

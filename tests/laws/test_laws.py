@@ -112,18 +112,19 @@ def test_parameter_arrays_broadcast_over_rows(one: Law) -> None:
 def test_gradient_of_a_base_is_that_of_its_loss(one: Law) -> None:
     if not hasattr(one.base, "grad"):
         pytest.skip(f"{one.full_name}: the base gives no gradient")
-    p, N, D, h = dict(published(one)), 1e8, 1e10, 1e-30
-    grad = one.base.grad(p, N, D)
-    assert grad["loss"] == pytest.approx(one.base.loss(p, N, D), rel=1e-14)
+    p, n, d, h = dict(published(one)), np.log(1e8), np.log(1e10), 1e-30
+    links = {q.name: q.link for q in one.base.params({"loss": np.array([3.0])})}
+
+    def slope(moved: dict[str, Any], n: Any = n, d: Any = d) -> float:
+        return float(np.imag(one.base.loss({**p, **moved}, np.exp(n), np.exp(d))) / h)
+
+    grad = one.base.grad(p, n, d)
+    assert grad["loss"] == pytest.approx(one.base.loss(p, np.exp(n), np.exp(d)), rel=1e-12)
     for name in set(grad) & set(p):
-        step = np.imag(one.base.loss({**p, name: p[name] + 1j * h}, N, D)) / h
-        assert grad[name] == pytest.approx(step, rel=1e-12)
-    assert grad["N"] == pytest.approx(
-        np.imag(one.base.loss(p, N * np.exp(1j * h), D)) / h, rel=1e-12
-    )
-    assert grad["D"] == pytest.approx(
-        np.imag(one.base.loss(p, N, D * np.exp(1j * h))) / h, rel=1e-12
-    )
+        unit = p[name] if links[name] == "log" else 1.0
+        assert grad[name] == pytest.approx(slope({name: p[name] + 1j * h * unit}), rel=1e-12)
+    assert grad["N"]() == pytest.approx(slope({}, n=n + 1j * h), rel=1e-12)
+    assert grad["D"]() == pytest.approx(slope({}, d=d + 1j * h), rel=1e-12)
 
 
 LAWS_OF_REFERENCES = {
