@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | bench | clean       needs Python >= 3.11 and make, nothing else
+# make demo | test | test-slow | test-slurm | lint | bench | clean       needs Python >= 3.11 and make, nothing else
 # make TORCH=torch==2.11.0 …                                another torch than constraints.txt pins
 PYTHON ?= python3
 TORCH ?=
@@ -9,7 +9,7 @@ RUN = $(BIN)/precisionlaws
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export MPLBACKEND = Agg
 
-.PHONY: demo test test-slow lint bench setup clean
+.PHONY: demo test test-slow test-slurm lint bench setup clean
 
 demo: $(VENV)/installed
 	$(RUN) sweep demo --store $(STORE)
@@ -26,6 +26,9 @@ test: lint
 
 test-slow: $(VENV)/dev
 	$(BIN)/pytest -q -m slow
+
+test-slurm: $(VENV)/dev
+	PRECISIONLAWS_SLURM=required $(BIN)/pytest -q -m slurm tests/sweep/slurm
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check

@@ -46,6 +46,8 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
         return
 
     def progress(name: str, step: int, steps: int, loss: float) -> None:
+        if work.at != name:
+            emit({"event": "at", "run": name, "step": step, "steps": steps})
         work.at = name
         for lease in leases:
             lease.tell(name, step, steps, jobs[0][0].batch, loss)

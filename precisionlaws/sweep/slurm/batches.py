@@ -9,13 +9,14 @@
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from precisionlaws.config import ConfigError, digest
 from precisionlaws.ptq.base import eval_id
-from precisionlaws.run import run_id
+from precisionlaws.run import run_id, trunk_id
 from precisionlaws.store import Store, listed, write
 from precisionlaws.sweep.schedule import Key, Unit
 
@@ -70,6 +71,19 @@ def points_of(unit: Unit) -> list[Key]:
     """Of its runs, and of the PTQs that are asked for."""
     pairs = zip(unit.runs, unit.ptqs, strict=True)
     return [(run_id(r), e) for r, ps in pairs for e in ("final", *map(eval_id, ps))]
+
+
+def progress_of(store: Store, unit: Unit) -> object:
+    """Changes whenever anything of a unit reaches the store."""
+    trunks = [sorted(listed(store.trunk(trunk_id(r)))) for r in unit.runs]
+    runs = []
+    for run in unit.runs:
+        folder = store.run(run_id(run))
+        runs.append(sorted(listed(folder) - {"error.json", "config.yaml"}))
+        runs.append(sorted(listed(folder / "points")))
+        with suppress(OSError):
+            runs.append([str((folder / "resume.safetensors").stat().st_mtime_ns)])
+    return trunks, runs
 
 
 def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:

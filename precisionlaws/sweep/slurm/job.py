@@ -18,11 +18,10 @@ from precisionlaws.sweep.launchers.local import Local, Pool
 from precisionlaws.sweep.points import Point, Study, nothing
 from precisionlaws.sweep.schedule import Unit, progress, unit_of
 from precisionlaws.sweep.slurm import queue
+from precisionlaws.sweep.slurm.batches import progress_of
 
-PATIENCE = (
-    3 * LEASE_SECONDS
-)  # with units that others hold: by then a dead holder is known to be dead
-TELL_SECONDS = 60.0
+# With units that others hold: by then a dead holder is known to be dead.
+PATIENCE = 3 * LEASE_SECONDS
 STARTS = 4  # of a job without a step forward before it is given up
 
 
@@ -30,27 +29,26 @@ STARTS = 4  # of a job without a step forward before it is given up
 class Log:
     """Says in the job's log what happens; the first line of a run says where it goes on from."""
 
-    first: dict[str, int] = field(default_factory=dict)  # run -> step at which it went on
-    last: dict[str, float] = field(default_factory=dict)
-    forward: bool = False  # whether anything was achieved
+    units: list[Unit] = field(default_factory=list)
+    before: list[object] = field(default_factory=list)  # how far each was
 
-    def begin(self, todo: list[Unit], workers: int, store: Store, plan: str) -> None: ...
+    def begin(self, todo: list[Unit], workers: int, store: Store, plan: str = "") -> None:
+        self.units, self.before = [*todo], [progress_of(store, u) for u in todo]
+        say(f"{len(todo)} units on {workers} workers")
+
+    def forward(self, store: Store) -> bool:
+        """Whether anything has reached the store since."""
+        return [progress_of(store, u) for u in self.units] != self.before
 
     def event(self, worker: int, unit: Unit, message: dict[str, Any]) -> None:
         kind = message["event"]
-        if kind == "progress":
-            run, step = message["run"], message["step"]
-            self.forward |= step > self.first.setdefault(run, step)
-            if time.monotonic() - self.last.get(run, -TELL_SECONDS) < TELL_SECONDS:
-                return
-            self.last[run] = time.monotonic()
-            say(f"{unit.name}: {run} step {step}/{message['steps']}")
+        if kind == "at":
+            say(f"{unit.name}: {message['run']} step {message['step']}/{message['steps']}")
         elif kind == "note":
             say(message["text"])
         elif kind in ("failed", "died"):
             say(f"{unit.name} failed: {message['error']}")
         elif kind == "done":
-            self.forward = True
             say(f"{unit.name} done")
 
     def tell(self, text: str) -> None:
@@ -84,7 +82,7 @@ def work(store: Store, messages: Sequence[dict[str, Any]], log: Log) -> Outcome:
     study = Study(name="job", points=tuple(points), exec=exec, launcher=Local(workers=count))
     pool = Pool(store, exec.threads, count, gpus(int(messages[0]["gpus"])))
     dispatcher = Dispatcher(study, store, pool, log, todo, outcome, None)
-    say(f"{len(todo)} units on {count} workers")
+    log.begin(todo, count, store)
     idle = time.monotonic()
     try:
         while dispatcher.busy() and time.monotonic() - idle < PATIENCE:
@@ -131,7 +129,7 @@ def again(store: Store, messages: Sequence[dict[str, Any]], log: Log) -> int:
         if mine is None or mine.state != "RUNNING":
             say(f"saved; Slurm is ending this job ({mine.state if mine else 'unknown'})")
             return 0
-        if not log.forward and int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1 >= STARTS:
+        if not log.forward(store) and int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1 >= STARTS:
             error = (
                 f"no step forward in {STARTS} starts of job {id}: give it more time (launcher.time)"
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from precisionlaws.claims import Lease, Watcher, acquire
-from precisionlaws.run import Exec, run_id, trunk_id
+from precisionlaws.run import Exec
 from precisionlaws.store import Store, listed, read_json
 from precisionlaws.sweep.engine import Refused
 from precisionlaws.sweep.launchers.slurm import Slurm
@@ -62,7 +62,7 @@ class SlurmPool:
         self.waiting: dict[int, Unit] = {}
         self.followed: dict[int, Following] = {}
         self.tries: dict[str, Tries] = {}
-        self.full = False  # the site takes no more for now
+        self.full = 0  # units in the queue when the site took no more; 0: it does
         self.news: list[str] = []
         self.silent_since = 0.0
 
@@ -119,8 +119,8 @@ class SlurmPool:
             if attached:
                 yield -1, {"event": "note", "text": f"{attached} units are in the queue already"}
             live = any(t.live for t in seen.values())
-            if self.waiting and not (self.full and self.still_full(seen)):
-                self.full = False
+            if self.waiting and not self.still_full(seen):
+                self.full = 0
                 yield from self.arrays(live)
         finally:
             lease.release()
@@ -175,7 +175,7 @@ class SlurmPool:
                     continue
                 if not (live or begun):
                     raise
-                self.full = True
+                self.full = len(self.followed)
                 self.news.append(
                     f"{len(self.waiting)} units wait until the site takes more jobs: {refused}"
                 )
@@ -202,7 +202,7 @@ class SlurmPool:
         return queue.submit(str(batch.folder / "job.sh"))
 
     def count(self, unit: Unit) -> None:
-        tries, at = self.tries.setdefault(unit.name, Tries()), progress_of(self.store, unit)
+        tries, at = self.tries.setdefault(unit.name, Tries()), batches.progress_of(self.store, unit)
         tries.count = 1 if at != tries.at else tries.count + 1
         tries.at = at
 
@@ -215,7 +215,8 @@ class SlurmPool:
 
     def still_full(self, seen: Mapping[Place, Task]) -> bool:
         """Until one of ours has ended."""
-        return all(f.place in seen and seen[f.place].live for f in self.followed.values())
+        live = sum(f.place in seen and seen[f.place].live for f in self.followed.values())
+        return 0 < self.full <= live
 
     # Following.
 
@@ -269,7 +270,9 @@ class SlurmPool:
         log = self.folder(name) / f"{index}.log"
         tries = self.tries.setdefault(one.unit.name, Tries())
         hopeless = task is not None and task.state in HOPELESS
-        if hopeless or (tries.count >= TRIES and tries.at == progress_of(self.store, one.unit)):
+        if hopeless or (
+            tries.count >= TRIES and tries.at == batches.progress_of(self.store, one.unit)
+        ):
             runs = [
                 run for run in dict.fromkeys(r for r, _ in one.points) if not self.store.has(run)
             ]
@@ -297,19 +300,6 @@ class SlurmPool:
 
 
 watcher = Watcher()
-
-
-def progress_of(store: Store, unit: Unit) -> object:
-    """Changes whenever anything of a unit reaches the store."""
-    trunks = [sorted(listed(store.trunk(trunk_id(r)))) for r in unit.runs]
-    runs = []
-    for run in unit.runs:
-        folder = store.run(run_id(run))
-        runs.append(sorted(listed(folder) - {"error.json", "config.yaml"}))
-        runs.append(sorted(listed(folder / "points")))
-        with suppress(OSError):
-            runs.append([str((folder / "resume.safetensors").stat().st_mtime_ns)])
-    return trunks, runs
 
 
 def last_words(log: Path) -> str:

@@ -91,7 +91,7 @@ def cli(*arguments: object) -> str:
     return run(sys.executable, "-P", "-m", "precisionlaws.cli", *arguments)
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 400) -> Any:
+def until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 300) -> Any:
     """Wait for it while the sweep runs. A requeued job would wait for two minutes: here it need not."""
     end = time.monotonic() + seconds
     while not (found := true()):
@@ -167,7 +167,8 @@ def same(store: Path, smooth: Path) -> None:
     """Bit for bit, of every run that it has; nothing is damaged or left over."""
     mine, theirs = (load(s).drop(columns="seconds") for s in (store, smooth))
     theirs = theirs.loc[theirs.run_id.isin(mine.run_id)].reset_index(drop=True)
-    pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+    known = [c for c in theirs if theirs[c].notna().any()]  # no columns of PTQ where there is none
+    pd.testing.assert_frame_equal(mine[known], theirs[known], check_exact=True)
     assert not list(verify(Store(store)))
     assert not [p for p in (store / "claims").iterdir() if not p.name.startswith(".")]
 

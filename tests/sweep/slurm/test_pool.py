@@ -1,0 +1,319 @@
+"""The submitter against commands that answer as Slurm does: what is submitted, followed, submitted again, failed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from precisionlaws.config import ConfigError, build
+from precisionlaws.overrides import option
+from precisionlaws.run import Exec, Launcher, run_id
+from precisionlaws.store import Store, write
+from precisionlaws.sweep.engine import Refused
+from precisionlaws.sweep.points import study
+from precisionlaws.sweep.rates import IDLE
+from precisionlaws.sweep.schedule import Unit, unit_of, units
+from precisionlaws.sweep.slurm import batches, manage, pool, script
+from precisionlaws.sweep.slurm.pool import SlurmPool, last_words
+
+EXEC = Exec(device="cpu", threads=1, pack=1)
+
+
+@pytest.fixture
+def todo(tiny: list[str], tmp_path: Path) -> list[Unit]:
+    """Three trunks of two runs; PTQ on the unquantized ones."""
+    settings = dict(text.split("=", 1) for text in tiny) | {"tokens": "2560,5120"}
+    blocks = [settings | {"ptq": "rtn", "ptq.bits": "3,4"}, settings | {"quant.weights.bits": "3,4"}]  # fmt: skip
+    path = tmp_path / "study.yaml"
+    path.write_text(json.dumps({"points": blocks}))
+    return units(study(str(path)).points, EXEC)
+
+
+def slurm(**more: Any) -> Any:
+    return build(option("launcher", "slurm") | {"poll": 0.1} | more, Launcher)
+
+
+class Sweep:
+    """A pool that is asked for what happened, without waiting."""
+
+    def __init__(self, todo: list[Unit], root: Path, monkeypatch: pytest.MonkeyPatch, **more: Any):
+        monkeypatch.setattr(pool.time, "sleep", lambda seconds: None)
+        self.store, self.todo = Store(root), todo
+        self.pool = SlurmPool(slurm(**more), self.store, EXEC, todo, "study")
+        for index, unit in enumerate(todo):
+            self.pool.send(index, unit.message())
+
+    def again(self, index: int) -> None:
+        self.pool.send(index, self.todo[index].message())
+
+    def events(self) -> list[tuple[int, dict[str, Any]]]:
+        return [(i, e) for i, e in self.pool.events(0) if e["event"] != "note"]
+
+    def told(self) -> str:
+        return "\n".join(e["text"] for _, e in self.pool.events(0) if e["event"] == "note")
+
+    def batches(self) -> list[str]:
+        """First the oldest."""
+        found = batches.root(self.store).glob("*/job.sh")
+        return [p.parent.name for p in sorted(found, key=lambda p: p.stat().st_mtime_ns)]
+
+    def finish(self, unit: Unit) -> None:
+        for run, ptqs in zip(unit.runs, unit.ptqs, strict=True):
+            write(self.store.result(run_id(run)), '{"status": "finished"}')
+            for ptq in ptqs:
+                write(self.store.point(run_id(run), batches.eval_id(ptq)), "{}")
+
+
+@pytest.fixture
+def sweep(todo: list[Unit], tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Three units in one array, which the queue does not show yet."""
+    made = Sweep(todo, tmp_path / "s", monkeypatch)
+    fake.says("squeue", "")
+    assert made.events() == []
+    return made
+
+
+def shows(fake: Any, sweep: Sweep, *states: str, job: int = 1, batch: int = 0) -> None:
+    name = sweep.batches()[batch]
+    fake.says("squeue", "".join(f"{job}|{i}|{s}|None|{name}\n" for i, s in enumerate(states)))
+
+
+def test_units_become_one_array_and_are_done_when_the_store_has_them(
+    sweep: Sweep, fake: Any, todo: list[Unit]
+) -> None:
+    (name,) = sweep.batches()
+    folder = batches.root(sweep.store) / name
+    assert fake.calls("sbatch") == [f"--parsable {folder}/job.sh"]
+    tasks = batches.read_tasks(folder)
+    assert [unit_of(t[0]).name for t in tasks] == [u.name for u in todo]
+    shows(fake, sweep, "RUNNING", "RUNNING", "PENDING")
+    sweep.finish(todo[1])
+    assert sweep.events() == [(1, {"event": "done"})]
+    for index in (0, 2):
+        sweep.finish(todo[index])
+    shows(fake, sweep, "COMPLETED", "COMPLETED", "COMPLETED")
+    assert [i for i, _ in sweep.events()] == [0, 2]
+    assert sweep.pool.followed == {}
+
+
+@pytest.mark.parametrize("state", ["TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "COMPLETED", "CANCELLED"])  # fmt: skip
+def test_what_slurm_ended_is_submitted_again_and_given_up_without_a_step_forward(
+    sweep: Sweep, fake: Any, state: str
+) -> None:
+    events: list[dict[str, Any]] = []
+    for tries in range(pool.TRIES):
+        states = (state,) if tries else ("RUNNING", state, "RUNNING")
+        shows(fake, sweep, *states, job=1 + tries, batch=tries)
+        if tries and state == "CANCELLED":  # a whole array, if of one job, is cancelled on purpose
+            with pytest.raises(KeyboardInterrupt):
+                sweep.events()
+            return
+        events = [e for _ in range(3) for i, e in sweep.events() if i == 1]
+        if tries < pool.TRIES - 1:
+            assert events == [{"event": "stopped"}], tries
+            sweep.again(1)
+            sweep.events()
+    assert [e["event"] for e in events] == ["failed"]
+    assert f"ended as {state}" in events[0]["error"]
+    assert "do nodes see" in events[0]["error"]
+    assert len(fake.calls("sbatch")) == pool.TRIES
+
+
+def test_a_step_forward_is_no_try(sweep: Sweep, fake: Any, todo: list[Unit]) -> None:
+    for tries in range(2 * pool.TRIES):
+        states = ("TIMEOUT",) if tries else ("RUNNING", "TIMEOUT", "RUNNING")
+        shows(fake, sweep, *states, job=1 + tries, batch=tries)
+        write(sweep.store.trunk(todo[1].name) / f"step-{tries}.safetensors", "")
+        assert [e for _ in range(3) for i, e in sweep.events() if i == 1] == [{"event": "stopped"}]
+        sweep.again(1)
+        sweep.events()
+
+
+def test_requeued_jobs_are_waited_for(sweep: Sweep, fake: Any) -> None:
+    for state in ("COMPLETING", "REQUEUED", "PENDING", "REQUEUE_HOLD", "SUSPENDED", "PENDING"):
+        shows(fake, sweep, state, state, state)
+        assert sweep.events() == []
+    assert len(fake.calls("sbatch")) == 1
+
+
+def test_a_job_that_fails_is_a_failure_with_its_last_words(sweep: Sweep, fake: Any) -> None:
+    shows(fake, sweep, "RUNNING", "FAILED", "RUNNING")
+    log = batches.root(sweep.store) / sweep.batches()[0] / "1.log"
+    log.write_text("job.sh: line 30: exec: /venv/bin/python: not found\n")
+    ((index, event),) = [e for _ in range(2) for e in sweep.events()]
+    assert (index, event["event"], len(event["runs"])) == (1, "failed", 2)
+    assert "job 1_1 ended as FAILED: job.sh: line 30: exec: /venv/bin/python: not found" in event["error"]  # fmt: skip
+    assert last_words(log.with_name("2.log")).startswith("; it wrote no log")
+
+
+def test_failures_of_runs_are_those_of_the_store(sweep: Sweep, fake: Any, todo: list[Unit]) -> None:
+    shows(fake, sweep, "RUNNING", "RUNNING", "RUNNING")
+    name = run_id(todo[0].runs[1])
+    write(sweep.store.run(name) / "error.json", json.dumps({"error": "loss of data"}))
+    assert sweep.events() == [(0, {"event": "failed", "runs": [name], "error": "loss of data"})]
+
+
+def test_a_silent_controller_fails_nobody(sweep: Sweep, fake: Any) -> None:
+    fake.fails("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n")
+    assert "jobs go on without it" in sweep.told()
+    assert sweep.told() == ""  # once
+    fake.says("squeue", "")
+    shows(fake, sweep, "RUNNING", "RUNNING", "RUNNING")
+    assert sweep.events() == []
+
+
+def test_a_job_that_is_shown_no_more_is_gone_after_a_while(
+    sweep: Sweep, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm forgets ended jobs after minutes, and a busy one shows nothing for a moment."""
+    clock = [1000.0]
+    monkeypatch.setattr(pool.time, "monotonic", lambda: clock[0])
+    fake.says("squeue", "")
+    assert sweep.events() == sweep.events() == []
+    clock[0] += pool.ABSENT_SECONDS + 1
+    assert [e["event"] for _, e in sweep.events()] == ["stopped"] * 3
+
+
+def test_cancelled_as_a_whole_is_on_purpose(sweep: Sweep, fake: Any) -> None:
+    shows(fake, sweep, "CANCELLED", "COMPLETED", "RUNNING")
+    sweep.events()
+    shows(fake, sweep, "CANCELLED", "COMPLETED", "CANCELLED")
+    with pytest.raises(KeyboardInterrupt):
+        sweep.events()
+
+
+def test_jobs_cancel_stops_those_who_follow(sweep: Sweep, fake: Any) -> None:
+    shows(fake, sweep, "RUNNING", "PENDING", "COMPLETED")
+    assert manage.cancel(sweep.store, "another") == {}
+    assert manage.cancel(sweep.store, "study") == {sweep.batches()[0]: 2}
+    assert fake.calls("scancel") == ["1"]
+    with pytest.raises(KeyboardInterrupt):
+        sweep.events()
+
+
+def test_a_second_sweep_follows_the_jobs_of_the_first(
+    sweep: Sweep, fake: Any, todo: list[Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shows(fake, sweep, "PENDING", "RUNNING", "COMPLETED")
+    second = Sweep(todo, sweep.store.root, monkeypatch)
+    assert "2 units are in the queue already" in second.told()
+    assert len(fake.calls("sbatch")) == 2  # the third unit is in no queue any more
+    assert {f.unit.name for f in second.pool.followed.values()} == {u.name for u in todo}
+    assert len(second.batches()) == 2
+
+
+def test_arrays_are_cut_where_the_cluster_says(
+    todo: list[Unit], tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.says("scontrol", "MaxArraySize = 2\n")
+    sweep = Sweep(todo, tmp_path / "s", monkeypatch)
+    sweep.events()
+    texts = [(batches.root(sweep.store) / n / "job.sh").read_text() for n in sweep.batches()]
+    assert sorted(line for t in texts for line in t.splitlines() if "--array" in line) == [
+        "#SBATCH --array=0-0", "#SBATCH --array=0-1",
+    ]  # fmt: skip
+
+
+def test_a_refusal_undoes_what_was_submitted(
+    todo: list[Unit], tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second array is refused: the first is cancelled, and nothing of the second stays."""
+    fake.says("scontrol", "MaxArraySize = 2\n")
+    (fake.root / "sbatch").write_text(
+        f"#!/bin/sh\n[ -e {fake.root}/one ] && echo 'sbatch: error: no' >&2 && exit 1\n"
+        f"touch {fake.root}/one; echo 77\n"
+    )
+    sweep = Sweep(todo, tmp_path / "s", monkeypatch)
+    with pytest.raises(Refused, match="^no$"):
+        sweep.events()
+    assert fake.calls("scancel") == ["77"]
+    kept = [p for p in batches.root(sweep.store).iterdir() if (p / "job.sh").exists()]
+    assert [batches.cancelled(p) for p in kept] == [True]
+
+
+def test_a_site_that_takes_two_jobs_at_a_time(
+    todo: list[Unit], tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halved until it fits; the rest waits for a place."""
+    (fake.root / "sbatch").write_text(
+        "#!/bin/sh\nn=$(grep -o 'array=0-[0-9]*' $2 | grep -o '[0-9]*$')\n"
+        f"have=$(cat {fake.root}/have 2>/dev/null || echo 0); have=$((have + n + 1))\n"
+        "[ $have -gt 2 ] && echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2 && exit 1\n"
+        f"echo $have > {fake.root}/have; echo $have\n"
+    )
+    sweep = Sweep(todo, tmp_path / "s", monkeypatch)
+    assert "1 units wait until the site takes more jobs: QOSMaxSubmitJobPerUserLimit" in sweep.told()  # fmt: skip
+    assert len(sweep.pool.waiting) == 1
+    fake.says("squeue", "".join(f"{i + 1}|0|RUNNING|None|{n}\n" for i, n in enumerate(sweep.batches())))  # fmt: skip
+    assert sweep.events() == []  # it is still full: not even asked
+    done = next(f.unit for f in sweep.pool.followed.values())
+    sweep.finish(done)
+    (fake.root / "have").write_text("1")
+    assert [e["event"] for _, e in sweep.events()] == ["done"]
+    assert sweep.pool.waiting == {}
+
+
+def test_a_script_to_the_letter(todo: list[Unit], tmp_path: Path) -> None:
+    """It holds what was asked for, and no pickle is in its way."""
+    store = Store(tmp_path / "a b%")
+    launcher = slurm(
+        partition="p", account="a", qos="q", gpus=2, memory="16G", time="1-12", at_once=3, raw=["constraint=h100", "exclusive"],
+        setup=["module load x"], units_per_job=2, workers=2, python="singularity exec i python",
+    )  # fmt: skip
+    (first, *_), exec = script.batches(todo, launcher, launcher.placed(Exec(device="auto", threads=3, pack=1)), store, IDLE, "s", 1001), EXEC  # fmt: skip
+    lines = first.script.splitlines()
+    for line in ("partition=p", "account=a", "qos=q", "gpus-per-node=2", "mem=16G", "time=2160", "array=0-1%3", "constraint=h100", "exclusive", "cpus-per-task=6", "requeue", "signal=B:USR2@120", "open-mode=append"):  # fmt: skip
+        assert f"#SBATCH --{line}" in lines
+    assert f"#SBATCH --output='{store.root}%/jobs/{first.name}/%a.log'" in lines
+    assert lines[-1].startswith("exec singularity exec i python -P -u -m precisionlaws.sweep.slurm.task")  # fmt: skip
+    assert "module load x" in lines
+    assert "pickle" not in first.script
+    assert first.tasks[0][0]["exec"]["device"] == "cuda"
+    assert [len(t) for t in first.tasks] == [2, 1]
+    assert exec.device == "cpu"
+
+
+def test_time_and_memory_are_asked_as_estimated(todo: list[Unit]) -> None:
+    assert script.asked(todo, slurm(), EXEC, IDLE) == "10"
+    assert script.asked(todo, slurm(time="site"), EXEC, IDLE) is None
+    assert script.asked(todo, slurm(time="90"), EXEC, IDLE) == "90"
+    assert script.asked(todo, slurm(max_time="0:05:00"), EXEC, IDLE) == "5"
+    assert [script.rounded(m) for m in (1, 10.1, 700, 721, 3000)] == [10, 20, 720, 1440, 4320]
+    assert script.memory(todo, slurm(), EXEC) == "1G"
+    assert script.memory(todo, slurm(units_per_job=2, workers=2), EXEC) == "2G"
+    assert script.memory(todo, slurm(memory="site"), EXEC) is None
+    gpu = slurm(gpus=1)
+    assert script.memory(todo, gpu, gpu.placed(Exec(device="auto", threads=1))) == "8G"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("time", "soon", "time must be estimate, site, or a time as Slurm writes it"),
+        ("max_time", "0", "max_time must be a time"),
+        ("memory", "lots", "memory must be estimate, site, or as sbatch takes it"),
+        ("workers", 2, "workers must be at most units_per_job=1"),
+        ("raw", ["--constraint=a"], "without dashes"),
+        ("raw", ["mem=1G"], "use launcher.memory"),
+        ("setup", ["a\nb"], "must be one line"),
+        ("signal", 1, "signal must be 10 to 65535"),
+    ],
+)
+def test_mistakes(field: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        slurm(**{field: value})
+
+
+def test_gpus_are_asked_for_where_they_are_wanted() -> None:
+    auto = Exec(device="auto", threads=1)
+    assert slurm().placed(auto).device == "cpu"
+    assert slurm(gpus=1).placed(auto).device == "cuda"
+    with pytest.raises(ConfigError, match=r"needs launcher\.gpus=1"):
+        slurm().placed(Exec(device="cuda", threads=1))
+
+
+def test_without_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "submitit.slurm.slurm", None)
+    with pytest.raises(ConfigError, match=r"pip install 'precisionlaws\[slurm\]'"):
+        script.header()
