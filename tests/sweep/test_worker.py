@@ -51,7 +51,7 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
     tiny: list[str], tmp_path: Path, small_machine: None
 ) -> None:
     told = work(message(*tiny), tmp_path / "small")
-    assert [m["event"] for m in told if m["event"] != "progress"][:1] == ["note"]
+    assert [m["event"] for m in told if m["event"] != "at"][:1] == ["note"]
     assert (
         "again with 2 sequences at a time" in next(m for m in told if m["event"] == "note")["text"]
     )
