@@ -143,7 +143,7 @@ def methods(
     """Every law, PTQ method by method: a table of its exponents and what differs. --out: a folder of fits."""
     import pandas as pd
 
-    from precisionlaws.fitting.methods import by_method, shown, table, verdict
+    from precisionlaws.fitting.methods import by_method, shown, table, verdict, warnings
     from precisionlaws.store import write
 
     tables: list[Any] = []
@@ -156,7 +156,7 @@ def methods(
         if not json:
             print(f"{law.full_name}, P_post in {bits} bits, 95% intervals")
             print(printable("\n".join(["", *shown(tables[-1]), "", *verdict(tables[-1])])))
-            said = dict.fromkeys(f"{n}: {w}" for n, each in fits.items() for w in each.warnings)
+            said = warnings(fits)
             print(*(printable(f"\nwarning: {w}") for w in said), sep="", end="\n" if said else "")
     if json:
         print_json({"rows": pd.concat(tables).to_dict("records"), "says": [v for t in tables for v in verdict(t)]})  # fmt: skip

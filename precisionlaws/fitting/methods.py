@@ -41,6 +41,7 @@ def by_method(
     names = [str(n) for n in frame.loc[after, "ptq"].dropna().unique()]
     if not names:
         raise ValueError("no row was rounded after training: precisionlaws quantize makes them")
+    names.sort(key=lambda n: n != "rtn")  # what others are held against
     frame = with_bits(frame, law, bits)
     after = after[frame.index]
     return {n: fit(frame[~after | (frame["ptq"] == n)], law, **options) for n in names}
@@ -156,6 +157,15 @@ def verdict(rows: Table) -> list[str]:
             f"({ratio['change_low']:.3g} to {ratio['change_high']:.3g})"
         )
     return out
+
+
+def warnings(fits: Mapping[str, Fit]) -> list[str]:
+    """Of all fits, each once, with the methods that it is of unless it is of all."""
+    said: dict[str, list[str]] = {}
+    for name, one in fits.items():
+        for text in one.warnings:
+            said.setdefault(text, []).append(name)
+    return [t if len(of) == len(fits) else f"{', '.join(of)}: {t}" for t, of in said.items()]
 
 
 def shown(rows: Table) -> list[str]:

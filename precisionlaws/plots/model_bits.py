@@ -20,18 +20,22 @@ TRAINED, PLAIN = "trained", "16 bits"
 
 
 def figure(store: Path) -> "Figure":
-    """Runs of the largest D with nothing but weights below 16 bits; the staircase is the least loss for so many bits."""
+    """Runs of the largest D with nothing but weights below 16 bits; a line joins the widths of one size and method,
+    the staircase is the least loss for so many bits."""
+    from matplotlib.ticker import LogLocator
+
     table = numbers(store)
     fig, (ax,) = canvas(6.6, 4.4)
     for i, (name, part) in enumerate(table.groupby("method", sort=False)):
         color, marker = ("#000000", "*") if name == PLAIN else of_order(i)
         style = series(color, marker, 7 if name == PLAIN else 5)
         ax.plot(part["model_bits"], part["loss"], label=f"{name} ({len(part)})", **style)
-        for r in part[part["front"]].itertuples() if name != PLAIN else ():
-            ax.annotate(f"{r.bits:g}", (r.model_bits, r.loss), (3, 3), textcoords="offset points", fontsize=7)  # fmt: skip
+        for _, same in part.groupby("N"):  # from left to right: the widths of one size
+            ax.plot(same["model_bits"], same["loss"], color=color, lw=0.6, alpha=0.6)
     front = table[table["front"]].sort_values("model_bits")
     ax.step(front["model_bits"], front["loss"], where="post", color="#444444", lw=1.0, zorder=1)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     ax.xaxis.set_major_formatter(lambda v, _: count(v))
     ax.xaxis.set_minor_formatter(lambda v, _: "")
     ax.set_xlabel("bits of the model (blocks as stored; embedding and head at 16)")

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from precisionlaws.cli import app
-from precisionlaws.fitting.methods import by_method, constant, table, verdict, with_bits
+from precisionlaws.fitting.methods import by_method, constant, table, verdict, warnings, with_bits
 from precisionlaws.fitting.simulate import crossed, simulate
 from precisionlaws.laws import law
 
@@ -44,6 +44,8 @@ def test_exponents_and_constants(frame: Any) -> None:
     fits = by_method(frame, "ptq_kumar", resamples=300)
     rows = table(fits)
     assert list(fits) == ["rtn", "half", "steeper"]
+    assert len(warnings(fits)) == len(set().union(*(f.warnings for f in fits.values())))
+    assert warnings({"a": fits["rtn"], "b": fits["rtn"]}) == list(fits["rtn"].warnings)
     assert (rows["rows"] == 3 * 3 * 2 * 3).all()
     assert list(dict.fromkeys(rows["quantity"])) == ["gamma_D", "gamma_N", "gamma_post", constant()]
     of = rows.set_index(["method", "quantity"])

@@ -368,7 +368,7 @@ def test_bad_input_is_refused_before_any_work(
     assert not list(store.root.rglob("points"))
 
 
-@pytest.mark.parametrize("method", ["rtn", "gptq", "awq", "quip_sharp"])
+@pytest.mark.parametrize("method", ["rtn", "gptq", "awq", "quip", "quip_sharp"])
 def test_activations_and_kv_may_be_rounded_beside_the_weights(
     method: str, tiny: list[str], tmp_path: Path
 ) -> None:
