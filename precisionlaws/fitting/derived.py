@@ -31,7 +31,8 @@ def derived(fit: "Fit", name: str, p: Mapping[str, Any]) -> Any:
         return fit.law.base.loss(p, *_centre(fit.rows))
     if name == "D/N_opt" and hasattr(fit.law.base, "optimal_N"):
         K = float(np.max(fit.rows["N"] * fit.rows["D"]))
-        return K / fit.law.base.optimal_N(p, K) ** 2
+        with np.errstate(all="ignore"):  # draws of a base that is not identified have any N*
+            return K / fit.law.base.optimal_N(p, K) ** 2
     match = WIDTH.fullmatch(name)
     if match and match[1] == "delta" and _delta_widths(fit):
         return _delta(fit, p, float(match[2]))

@@ -52,20 +52,22 @@ def report(
     """
     from precisionlaws.plots.pages import sections, tables
     from precisionlaws.plots.pages.findings import counts, findings
+    from precisionlaws.plots.pages.html import counted
     from precisionlaws.plots.pages.page import page
 
     frame, store = _frame(source, where)
-    name = source if isinstance(source, str | Path) else "a frame"
+    name = source if isinstance(source, str | Path) else None
     found = findings(frame, store=store, laws=laws, fits=fits, flops=flops, cost=cost)
     study, questions = studies(store)
     n = counts(frame)
-    lede = f"{n['runs']:,} runs, {n['points']:,} losses" + "".join(f", {n[k]:,} {what}" for k, what in (("N", "sizes"), ("D", "token counts"), ("seed", "seeds")) if k in n)  # fmt: skip
+    said = {"runs": "run", "points": "loss", "N": "size", "D": "token count", "seed": "seed"}
+    lede = ", ".join(counted(n[k], what) for k, what in said.items() if k in n)
     made = command(name, laws=laws, fits=fits, flops=flops, cost=cost, where=where)
     parts = [
         *sections.sections(found, questions),
-        ("provenance", "Provenance", sections.provenance(found, str(name), made)),
+        ("provenance", "Provenance", sections.provenance(found, str(name or "a frame"), made)),
     ]
-    title = title or f"Precision scaling: {study or Path(str(name)).name}"
+    title = title or f"Precision scaling: {study or Path(name or 'a frame').name}"
     html = page(title, lede, parts, tables.rows_of(frame, found.fits))
     return Report(html=html, fits=found.fits, unsaid=found.unsaid)
 
@@ -105,7 +107,7 @@ def command(name: object, *, laws: Sequence[str], fits: Sequence[Fit], flops: fl
     """What makes the page again."""
     from shlex import quote
 
-    said = f"precisionlaws report {quote(str(name))}"
+    said = f"precisionlaws report {quote(str(name))}" if name else "precisionlaws.report(frame)"
     said += f" --law {','.join(laws)}" if laws else ""
     said += f" --law {','.join(f.law.name for f in fits)}" if fits and not laws else ""
     said += f" --flops {flops:g}" if flops else ""

@@ -181,6 +181,17 @@ def test_one_run_is_shown_and_nothing_is_claimed(demo: pd.DataFrame) -> None:
     assert len(rows(made.html)["run_id"]) == 1
 
 
+def test_runs_that_follow_no_one_law_are_not_taken_for_16_bits(demo: Any) -> None:
+    grain = np.where(np.arange(len(demo)) % 2, "row", "group")
+    made = report(demo.assign(**{"quant.weights.granularity": grain}), laws=["neff_free"])
+    assert "No law could be fitted" in made.html
+    assert any("--where" in why for why in made.unsaid)
+    plain = demo.assign(**{"quant.weights.granularity": grain})
+    made = report(plain[plain["D"] < 3e5], laws=["neff_free", "chinchilla"])
+    assert "could not be fitted together" in made.html
+    assert "nothing is learnt here" not in made.html
+
+
 def test_rows_without_any_loss(demo: pd.DataFrame) -> None:
     made = report(demo.assign(loss=np.nan).iloc[:5])
     assert made.fits == ()

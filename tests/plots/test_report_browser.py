@@ -124,6 +124,13 @@ def test_themes(opened: Callable[[], Any]) -> None:
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def test_a_phone_shows_no_page_wider_than_itself(opened: Callable[[], Any]) -> None:
+    page = opened()
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True})  # fmt: skip
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_rows_are_sorted_both_ways_with_the_unknown_last(opened: Callable[[], Any], large: Any) -> None:  # fmt: skip
     page = opened()
     known = np.sort(large["loss"].dropna().to_numpy())

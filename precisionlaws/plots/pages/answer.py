@@ -11,7 +11,7 @@ from precisionlaws.planning import Plan
 from precisionlaws.planning.critical import critical_D
 from precisionlaws.planning.plan import quantiles
 from precisionlaws.plots.fit import NAMES
-from precisionlaws.plots.pages.findings import Findings
+from precisionlaws.plots.pages.findings import Findings, trained_low
 from precisionlaws.plots.pages.html import amount, between, bits, number
 
 VAGUE = 100.0  # ratio of the ends beyond which an interval says nothing
@@ -27,6 +27,10 @@ def answer(found: Findings) -> list[str]:
 def widths(found: Findings) -> str:
     """Which width a FLOP buys most at."""
     plan = found.form_free
+    if plan is None and any(f.measured for f in found.fits):
+        return "The fits of runs below 16 bits allow no plan, so the bits to train at are open; the reasons are below."
+    if plan is None and trained_low(found.frame):
+        return "The runs below 16 bits could not be fitted together, so nothing is said of the bits to train at; the reasons are below."
     if plan is None:
         return "All runs are at 16 bits: nothing is learnt here of the bits to train at."
     r: Any = plan.regret

@@ -91,9 +91,14 @@ def findings(
 
 def suitable(frame: Any) -> tuple[str, ...]:
     """The laws that these columns allow."""
-    low = any(c in frame and bool((frame[c] < OFF).any()) for c in ("P_w", "P_a", "P_kv"))
+    low = trained_low(frame)
     rounded = {"P_post", "delta_ptq"} <= set(frame) and bool((frame["P_post"] < OFF).any())
     return (*(("neff_free", "neff_kumar") if low else ("chinchilla",)), *(("ptq_kumar",) if rounded else ()))  # fmt: skip
+
+
+def trained_low(frame: Any) -> bool:
+    """Whether some run was trained below 16 bits."""
+    return any(c in frame and bool((frame[c] < OFF).any()) for c in ("P_w", "P_a", "P_kv"))
 
 
 def _laws(fits: Sequence[Fit]) -> list[Any]:

@@ -119,6 +119,13 @@ def bits(value: float) -> str:
     return f"{value:.3g}"
 
 
+def counted(n: float, what: str) -> str:
+    """1 run, 1,008 runs, 3 families"""
+    if n != 1:
+        what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("s") else f"{what}s"  # fmt: skip
+    return f"{n:,.0f} {what}"
+
+
 def percent(value: float) -> str:
     """0.25%, 9.6%, 52%"""
     if value == 0 or abs(value) >= 0.0995:

@@ -17,7 +17,7 @@ from precisionlaws.plots.pages import tables
 from precisionlaws.plots.pages.answer import answer
 from precisionlaws.plots.pages.figures import inline
 from precisionlaws.plots.pages.findings import Findings, counts
-from precisionlaws.plots.pages.html import Html, formula, items, join, tag
+from precisionlaws.plots.pages.html import Html, counted, formula, items, join, tag
 
 PLACE = {  # of each figure; one that is not named stands with the evidence
     "bits": ("optimal-bits", "effective", "beliefs"), "rounding": ("ptq", "pareto", "model-bits"), "size": ("loss", "isoflop"), "next": ("next-runs",),
@@ -43,7 +43,8 @@ def sections(found: Findings, questions: Sequence[str]) -> Iterator[tuple[str, s
         if body:
             yield id_, title, join(body)
     yield "doubt", "What the data do not tell", _doubt(found, missing)
-    yield "method", "Method", _method(found)
+    if found.fits:
+        yield "method", "Method", _method(found)
     yield "runs", "Every row", _runs(found)
 
 
@@ -144,7 +145,7 @@ def _equation(text: str) -> tuple[str, str]:
 def _runs(found: Findings) -> Html:
     """The frame of the table; the script fills it."""
     n = counts(found.frame)
-    said = f"{n['points']:,} rows of {n['runs']:,} runs."
+    said = f"{counted(n['points'], 'row')} of {counted(n['runs'], 'run')}."
     keep = "P_w<=4 loss<3"
     box = tag("input", type="search", id="filter", placeholder=f"filter: words, or {keep}", aria_label="filter rows", autocomplete="off", spellcheck="false")  # fmt: skip
     bar = tag("div", box, tag("button", "save as CSV", type="button", id="save"), tag("span", "", id="shown", role="status"), class_="bar")  # fmt: skip
@@ -158,7 +159,8 @@ def provenance(found: Findings, source: str, command: str) -> Html:
     """Where the numbers are from, and how to have them again."""
     n = counts(found.frame)
     facts: list[tuple[str, object]] = [("data", source)]
-    facts.append(("runs", f"{n['runs']:,} runs, {n['points']:,} rows, {n.get('families', 0):,} families, {n.get('seed', 0):,} seeds"))  # fmt: skip
+    names = {"runs": "run", "points": "row", "families": "family", "seed": "seed"}
+    facts.append(("runs", ", ".join(counted(n[k], what) for k, what in names.items() if k in n)))
     if "seconds" in n:
         facts.append(("trained in", f"{duration(n['seconds'])} of machine time, all runs together"))
     for f in found.fits:
