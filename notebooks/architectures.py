@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 import precisionlaws as pl
 
@@ -20,16 +21,21 @@ frame = frame[(frame.eval_id == "final") & (frame.status == "finished")]
 RESAMPLES = int(os.environ.get("RESAMPLES", "4000"))
 
 
+groups = {
+    f"{arch} {optim} ({objective})": rows
+    for (objective, arch, optim), rows in frame.groupby(["objective", "arch", "optim"])
+}
+
+
 def fits() -> dict[str, pl.Fit]:
-    found = {}
-    for (objective, arch, optim), rows in frame.groupby(["objective", "arch", "optim"]):
-        name = f"{arch} {optim} ({objective})"
-        found[name] = pl.fit(rows, pl.law("neff_free"), resamples=RESAMPLES)
-    return found
+    law = pl.law("neff_free")
+    return {name: pl.fit(rows, law, resamples=RESAMPLES) for name, rows in groups.items()}
 
 
 # %% [markdown]
-# eff(P) = N_eff / N of weights trained at P bits, with 95% intervals that resample families.
+# eff(P) = N_eff / N of weights trained at P bits, with 95% intervals that resample families. Δ(P): what the bits cost in
+# loss, against the 16-bit run of the same initialization and batches, averaged over D within a family; its interval is
+# Student's t over families. Δ needs no law and is known where eff is not, but says nothing of what it is worth.
 
 
 # %%
@@ -38,16 +44,26 @@ def interval(draws: np.ndarray) -> str:
     return f"{np.nanmedian(draws):.2f} [{low:.2f}, {high:.2f}]"
 
 
-def row(fit: pl.Fit) -> dict[str, str]:
+def harm(rows: pd.DataFrame, P: float) -> str:
+    """Nats per token."""
+    losses = rows.set_index(["family", "D", "P_w"]).loss.unstack("P_w")
+    by_family = (losses[P] - losses[16]).dropna().groupby("family").mean()
+    half = (
+        stats.t(len(by_family) - 1).ppf(0.975) * by_family.sem() if len(by_family) > 1 else np.nan
+    )
+    return f"{by_family.mean():.3f} ± {half:.3f}"
+
+
+def row(rows: pd.DataFrame, fit: pl.Fit) -> dict[str, str]:
     base = {"runs": str(fit.objective.n), "families": str(fit.clusters)}
-    worth = {f"eff({P:g})": interval(fit.quantity(f"eff_w({P:g})")[1]) for P in fit.measured["w"]}
-    return (
-        base | worth | {"sd of a run": f"{fit.residual['run_sd']:.3f}", "at a minimum": str(fit.certified)}
-    )  # fmt: skip
+    for P in fit.measured["w"]:
+        worth = interval(fit.quantity(f"eff_w({P:g})")[1])
+        base |= {f"eff({P:g})": worth, f"Δ({P:g}), nats": harm(rows, P)}
+    return base | {"sd of a run": f"{fit.residual['run_sd']:.3f}", "at a minimum": str(fit.certified)}  # fmt: skip
 
 
 fitted = fits()
-table = pd.DataFrame({name: row(fit) for name, fit in fitted.items()}).T
+table = pd.DataFrame({name: row(groups[name], fit) for name, fit in fitted.items()}).T
 print(table.to_string())
 
 # %% [markdown]

@@ -218,7 +218,9 @@ def test_architectures_are_fitted_apart(
     monkeypatch.setenv("PRECISIONLAWS_STORE", str(tmp_path / "frame.parquet"))
     monkeypatch.setenv("RESAMPLES", "100")
     found = runpy.run_path(str(NOTEBOOKS / "architectures.py"))
-    assert "hydra_ssm adamw (masked)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "hydra_ssm adamw (masked)" in out
+    assert "Δ(4), nats" in out
     for (arch, optim), eff in worth.items():
         fit = next(f for name, f in found["fitted"].items() if name.startswith(f"{arch} {optim}"))
         assert fit.quantity("eff_w(4)")[0] == pytest.approx(eff, abs=0.03)
