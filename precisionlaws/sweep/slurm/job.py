@@ -121,13 +121,14 @@ def keep_errors(store: Store, failed: dict[str, str]) -> None:
             write(store.run(name) / "error.json", json.dumps({"error": error, "traceback": ""}))
 
 
-def again(store: Store, messages: Sequence[dict[str, Any]], log: Log) -> int:
-    """After a signal: have the job queued again unless Slurm is ending it, or it gets nowhere. Exit code."""
+def again(store: Store, messages: Sequence[dict[str, Any]], log: Log) -> int | None:
+    """After a signal: have the job queued again unless Slurm is ending it, or it gets nowhere. Its exit
+    code; None when it is queued again."""
     id = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
-        mine = next((t for t in queue.tasks() if t.id == id), None)
-        if mine is None or mine.state != "RUNNING":
-            say(f"saved; Slurm is ending this job ({mine.state if mine else 'unknown'})")
+        state = queue.state_of(id)
+        if state != "RUNNING":
+            say(f"saved; Slurm is ending this job ({(state or 'unknown').lower()})")
             return 0
         if not log.forward(store) and int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1 >= STARTS:
             error = (
@@ -135,8 +136,9 @@ def again(store: Store, messages: Sequence[dict[str, Any]], log: Log) -> int:
             )
             keep_errors(store, {run: error for m in messages for run, _ in m["points"] if not store.has(run)})  # fmt: skip
             return 1
-        say(f"saved; job {id} is queued again")
         queue.requeue(id)
+        say(f"saved; job {id} is queued again")
+        return None
     except (Refused, queue.Silent) as error:
         say(f"saved; it could not be queued again: {error}")
     return 0

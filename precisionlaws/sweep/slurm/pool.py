@@ -25,6 +25,8 @@ from precisionlaws.sweep.slurm.script import batches as batches_of
 
 TRIES = 3  # submissions of a unit without a step forward
 ABSENT_SECONDS = 60.0  # and two looks, until a job that the queue does not show is gone
+# Its last files may be on their way; and on its way back to the queue a job passes through states of ended ones.
+SETTLE_SECONDS = 5.0
 HOPELESS = {"FAILED", "OUT_OF_MEMORY", "DEADLINE", "REVOKED"}  # would end so again
 
 Place = tuple[str, int]  # batch, index in it
@@ -263,7 +265,7 @@ class SlurmPool:
         one.since, one.looks = one.since or now, one.looks + 1
         if task is None and (one.looks < 2 or now - one.since < ABSENT_SECONDS):
             return None
-        if one.looks < 2:  # its last files may be on their way
+        if one.looks < 2 or now - one.since < SETTLE_SECONDS:
             return None
         name, index = one.place
         what = f"job {task.id} ended as {task.state}" if task else f"job {index} of {name} is gone"

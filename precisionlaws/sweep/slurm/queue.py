@@ -90,6 +90,15 @@ def tasks(names: Iterable[str] | None = None) -> list[Task]:
     return list(last.values())
 
 
+def state_of(id: str) -> str | None:
+    """Of one task; None where Slurm does not know it. Raises: Silent."""
+    told = tell(["squeue", "--noheader", "--array", "--states=all", f"--jobs={id}", f"--format={FORMAT}"])  # fmt: skip
+    if told.returncode and "Invalid job id" not in told.stderr:
+        raise Silent(words(told.stderr))
+    found = (t for t in map(parsed, told.stdout.splitlines()) if t)
+    return next((t.state for t in found if t.id == id), None)
+
+
 def parsed(line: str) -> Task | None:
     """A line of squeue; None for a job that is no task of an array."""
     parts = line.split("|", 4)

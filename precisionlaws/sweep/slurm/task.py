@@ -8,8 +8,11 @@ it has itself queued again. Nothing heavy is imported before it can hear.
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from types import FrameType
+
+LEAVE_SECONDS = 60.0
 
 
 @dataclass
@@ -19,9 +22,12 @@ class Ear:
 
     told: list[int] = field(default_factory=list)
     listening: bool = False
+    leaving: bool = False  # nothing is left to do but to be ended
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.told.append(number)
+        if self.leaving:
+            os._exit(0)
         os.write(1, f"{signal.Signals(number).name}: saving\n".encode())  # print is not reentrant
         if self.listening and len(self.told) == 1:
             raise KeyboardInterrupt
@@ -30,6 +36,13 @@ class Ear:
         self.listening = True
         if self.told:
             raise KeyboardInterrupt
+
+    def leave(self) -> int:
+        """Slurm ends a job that is queued again; one that goes by itself at that moment may be seen to fail."""
+        self.leaving = True
+        if len(self.told) == 1:
+            time.sleep(LEAVE_SECONDS)
+        return 0
 
 
 def main(root: str, name: str, ear: Ear) -> int:
@@ -46,7 +59,8 @@ def main(root: str, name: str, ear: Ear) -> int:
             ear.listen()
             outcome = job.work(store, messages, log)
         except KeyboardInterrupt:  # the workers have saved
-            return job.again(store, messages, log)
+            code = job.again(store, messages, log)
+            return ear.leave() if code is None else code
         job.keep_errors(store, outcome.failed)
         return 1 if outcome.failed else 0
     except (ConfigError, OSError) as error:
@@ -58,4 +72,8 @@ if __name__ == "__main__":
     hears = Ear()
     for each in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
         signal.signal(each, hears)
-    sys.exit(main(sys.argv[1], sys.argv[2], hears))
+    code = main(sys.argv[1], sys.argv[2], hears)
+    sys.stdout.flush()
+    os._exit(
+        code
+    )  # Python's own way out stops listening first, and a late signal would be a failure

@@ -39,6 +39,7 @@ class Sweep:
 
     def __init__(self, todo: list[Unit], root: Path, monkeypatch: pytest.MonkeyPatch, **more: Any):
         monkeypatch.setattr(pool.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(pool, "SETTLE_SECONDS", 0.0)
         self.store, self.todo = Store(root), todo
         self.pool = SlurmPool(slurm(**more), self.store, EXEC, todo, "study")
         for index, unit in enumerate(todo):
