@@ -2,7 +2,7 @@
 
     python benchmarks/bench_plan.py
 
-Planning: overrides to checked configs, names, units. The peer composes a sample of the same points with
+Claim: at most 5 s. Planning: overrides to checked configs, names, units. The peer composes a sample of the same points with
 Hydra's own compose and is scaled up.
 """
 
@@ -28,19 +28,19 @@ SAMPLE = 10
 
 def main() -> None:
     run_id(compose([]))  # imports and the corpus
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     runs, _ = expand([f"{k}={','.join(v)}" for k, v in GRID.items()], "run", RunConfig)
     none = nothing()
     points = [Point(run_id(r), eval_id(none), r, none) for r in runs]
     made = units(points)
-    ours = time.perf_counter() - start
+    ours, cpu = time.perf_counter() - start, time.process_time() - cpu
     assert len({p.run_id for p in points}) == 10_000
     rng = random.Random(0)
     start = time.perf_counter()
     for _ in range(SAMPLE):
         load("run", [f"{k}={rng.choice(v)}" for k, v in GRID.items()])
     peer = (time.perf_counter() - start) / SAMPLE * len(points)
-    print(f"ours   {len(points):,} points, {len(made):,} units   {ours:8.1f} s")
+    print(f"ours   {len(points):,} points, {len(made):,} units   {ours:8.1f} s, {cpu:.1f} CPU s")
     print(
         f"peer   a full compose per point (from {SAMPLE})   {peer:8.1f} s   ratio {peer / ours:.0f}"
     )

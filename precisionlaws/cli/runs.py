@@ -42,6 +42,9 @@ def list_(
     if sort:
         frame = in_order(frame, sort)
     frame = frame.filter(shown).head(len(frame) if limit is None else limit)
+    if frame.empty and not json:
+        print(f"no row satisfies {where!r}")
+        return
     print_json(frame.to_dict("records")) if json else print(printable(frame.to_string(index=False)))
 
 

@@ -64,6 +64,10 @@ def command(
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it: finished runs are never repeated."""
+    import signal
+
+    # A scheduler's polite stop is a Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if retry not in (None, "failed"):
         raise ValueError(f"--retry takes 'failed', got {retry!r}")
     if fail_fast and max_failures not in (None, 1):
@@ -84,10 +88,10 @@ def command(
         from precisionlaws.sweep.dry_run import estimate, table
         from precisionlaws.sweep.memory import free_bytes
 
-        numbers = estimate(plan, now, mfu, price, known) | {"disk_free": free_bytes(store)}
-        made = scripts(plan, files, now, known)
-        print_json(numbers | seen.numbers | made) if json else print(
-            "\n".join([table(numbers), *seen.lines, *shown(made)])
+        numbers = estimate(plan, now, mfu, price, known, files) | {"disk_free": free_bytes(store)}
+        numbers |= seen.numbers | scripts(plan, files, now, known)
+        print_json(numbers) if json else print(
+            "\n".join([table(numbers), *seen.lines, *shown(numbers)])
         )
         return
     if seen.lines:
@@ -122,15 +126,10 @@ def run(
     max_failures: int | None,
     json: bool,
 ) -> int:
-    import signal
-
     from precisionlaws.sweep.engine import Refused, run_study
     from precisionlaws.sweep.schedule import progress
     from precisionlaws.sweep.slurm.queue import Silent
 
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a scheduler's polite stop is a Ctrl-C
     try:
         outcome = run_study(
             plan, files, view, retry=retry, max_failures=max_failures, elsewhere=others

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 from precisionlaws.config import ConfigError, flat
@@ -291,15 +292,18 @@ def words(t: Trimmed, budget: str) -> list[str]:
 
 
 def names(runs: Sequence[RunConfig]) -> list[str]:
-    """'d2w32 w4: D = 62,464 (seeds 0, 1), 124,928 (seed 1)', a line per size and bits."""
+    """'d2w32 w4: D = 62,464, 124,928 (seeds 0, 1), 249,856 (seed 1)', a line per size and bits."""
     by: dict[str, dict[int, list[int]]] = {}
     for run in runs:
         key = f"{run.model.SHORT} d{run.size.depth}w{run.size.width} {run.quant.label()}"
         by.setdefault(key, {}).setdefault(run.D, []).append(run.seed)
     lines = []
     for key, at in sorted(by.items()):
-        parts = (
-            f"{D:,} (seed{'s' * (len(s) > 1)} {', '.join(map(str, sorted(s)))})" for D, s in sorted(at.items())
-        )  # fmt: skip
+        alike = groupby(sorted(at), lambda D: tuple(sorted(at[D])))  # noqa: B023 - used at once
+        parts = (f"{', '.join(f'{D:,}' for D in some)} ({seeds(s)})" for s, some in alike)
         lines.append(f"{key}: D = {', '.join(parts)}")
     return lines
+
+
+def seeds(some: Sequence[int]) -> str:
+    return f"seed{'s' * (len(some) > 1)} {', '.join(map(str, some))}"

@@ -121,6 +121,10 @@ def table(n: dict[str, Any]) -> str:
     if n["fit"]:
         lines.append(f"  fits    {', '.join(n['fit'])}")
     lines += [f"  asks    {q}" for q in n["questions"]]
+    if n["fit"] and "expected" not in n:
+        lines.append(
+            "  tells   --prior FIT.json, or a law such as neff_kumar, foresees the intervals"
+        )
     return "\n".join(lines)
 
 

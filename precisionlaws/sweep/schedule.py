@@ -293,7 +293,9 @@ class Progress:
 
     def here(self, points: Iterable[Point]) -> list[Point]:
         """Points that this store has or will have."""
-        return [p for p in points if (p.run_id, p.eval_id) not in self.elsewhere | self.lost]
+        theirs = self.elsewhere | self.lost
+        ended = {run for run, e in self.elsewhere if e == "final"} & self.diverged
+        return [p for p in points if (p.run_id, p.eval_id) not in theirs and p.run_id not in ended]
 
 
 def progress(store: Store, points: Iterable[Point], elsewhere: Elsewhere | None = None) -> Progress:

@@ -2,7 +2,8 @@
 
 Started as `python -m precisionlaws.sweep.worker STORE` with its thread pools limited by the environment
 before torch is imported. The end of its standard input means that whoever started it is gone, SIGTERM or SIGUSR2
-that it must go: it saves and stops. What a unit prints is kept in <store>/logs/<unit>.log.
+that it must go: what trains saves and stops, all else leaves at once. What a unit prints is kept in
+<store>/logs/<unit>.log.
 """
 
 import errno
@@ -14,12 +15,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from precisionlaws.claims import acquire_all
+from precisionlaws.claims import Lease, acquire_all
 from precisionlaws.config import ConfigError, build
 from precisionlaws.ptq.base import Ptq
 from precisionlaws.run import Exec, RunConfig, run_id, trunk_id
@@ -29,7 +30,40 @@ Emit = Callable[[dict[str, Any]], None]
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no other unit would fare better
 
 
-def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[], bool]) -> None:
+class Leave:
+    """When a worker that is asked to go goes: at once, but for training, which saves its state first.
+
+    Imports have nothing to save, and points of PTQ, which may take minutes each, are whole or not there.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.trains = False
+        self.leases: list[Lease] = []
+
+    def ask(self) -> None:
+        self.asked.set()
+        if not self.trains:
+            for lease in self.leases:
+                lease.release()
+            os._exit(0)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        self.trains = True
+        try:
+            yield
+        finally:
+            self.trains = False
+
+
+def execute(
+    message: dict[str, Any],
+    store: Store,
+    emit: Emit,
+    stop: Callable[[], bool],
+    leave: Leave | None = None,
+) -> None:
     """One unit: train what is missing, then quantize. How far it is stands in its leases; `emit` tells how it ended."""
     from precisionlaws.training.loop import Interrupted
     from precisionlaws.training.unit import Watch
@@ -44,6 +78,8 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
     if not leases:
         emit({"event": "busy"})
         return
+    leave = leave or Leave()
+    leave.leases = leases
 
     def progress(name: str, step: int, steps: int, loss: float) -> None:
         if work.at != name:
@@ -56,7 +92,7 @@ def execute(message: dict[str, Any], store: Store, emit: Emit, stop: Callable[[]
         for lease in leases:
             lease.note = lease.note | {"run": name, "doing": "quantizing"}
 
-    work = Work(jobs, store, exec_, emit, Watch(progress, stop), quantizing)
+    work = Work(jobs, store, exec_, emit, Watch(progress, stop), quantizing, leave.training)
     try:
         with printed_to(store.log(message["unit"])):
             work.do()
@@ -82,6 +118,7 @@ class Work:
     emit: Emit
     watch: Any
     quantizing: Callable[[str], None]
+    training: Callable[[], AbstractContextManager[None]]
     at: str = ""
 
     def do(self) -> None:
@@ -110,7 +147,8 @@ class Work:
             trunks.setdefault(trunk_id(run), []).append(run)
         failed: ConfigError | None = None
         try:
-            train_trunks(list(trunks.values()), self.store, self.exec, self.watch)
+            with self.training():
+                train_trunks(list(trunks.values()), self.store, self.exec, self.watch)
         except (
             ConfigError
         ) as error:  # of one trunk: what the others trained is quantized all the same
@@ -191,22 +229,26 @@ def main(store: str) -> None:
             out.write(json.dumps(message) + "\n")
 
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    orphaned = threading.Event()
+    leave = Leave()
+
+    def go() -> None:
+        inbox.put(None)
+        leave.ask()
+
     for told in (signal.SIGTERM, signal.SIGUSR2):  # a scheduler's ways to say it
-        signal.signal(told, lambda *_: orphaned.set() or inbox.put(None))
+        signal.signal(told, lambda *_: go())
 
     def listen() -> None:
         for line in sys.stdin:
             inbox.put(json.loads(line))
-        orphaned.set()
-        inbox.put(None)
+        go()
 
     threading.Thread(target=listen, daemon=True).start()
     while (message := inbox.get()) is not None:
         import torch
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        execute(message, Store(store), emit, orphaned.is_set)
+        execute(message, Store(store), emit, leave.asked.is_set, leave)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,8 @@ def test_the_names_of_what_is_dropped(demo: Study, cut: Trimmed) -> None:
     for run in cut.dropped:
         key = f"llama d{run.size.depth}w{run.size.width} {run.quant.label()}: D = "
         (line,) = [x for x in lines if x.startswith(key)]
-        assert f"{run.D:,} (seed" in line
+        seeds = next(part for part in line.split(")") if f" {run.D:,}" in part).split("(seed")[1]
+        assert str(run.seed) in seeds.strip("s ").split(", ")
 
 
 @pytest.mark.parametrize(

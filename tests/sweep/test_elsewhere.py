@@ -79,6 +79,7 @@ def test_diverged_elsewhere_is_diverged(study_file: Path, tmp_path: Path) -> Non
     assert now.diverged == {run}
     assert not now.lost
     assert {p.run_id for p in now.missing(points)} == {p.run_id for p in points} - {run}
+    assert {p.run_id for p in now.here(points)} == {p.run_id for p in points} - {run}
 
 
 def test_a_frame_without_names_is_refused(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from precisionlaws.claims import acquire
 from precisionlaws.config import plain
 from precisionlaws.run import Exec, compose, run_id, trunk_id
 from precisionlaws.store import Store, load
-from precisionlaws.sweep.worker import execute
+from precisionlaws.sweep.worker import Leave, execute
 from precisionlaws.training import loop
 
 EXEC = Exec(device="cpu", threads=1)
@@ -150,3 +151,20 @@ def test_stopped_anywhere_and_gone_on_with(tiny: list[str], tmp_path: Path, look
     a, b = (load(tmp_path / name).drop(columns="seconds") for name in "ab")
     pd.testing.assert_frame_equal(a, b)
     assert len(a) == 2
+
+
+def test_whoever_does_not_train_leaves_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr("precisionlaws.sweep.worker.os._exit", codes.append)
+    leave, lease = Leave(), acquire(tmp_path / "unit.json")
+    assert lease is not None
+    leave.leases = [lease]
+    with leave.training():
+        leave.ask()
+        assert (leave.asked.is_set(), codes) == (True, [])  # it looks, saves and goes by itself
+        assert lease.path.exists()
+    leave.ask()
+    assert codes == [0]
+    assert not lease.path.exists()
