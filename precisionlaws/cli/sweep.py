@@ -113,7 +113,7 @@ def scripts(plan: Any, files: Any, now: Any, known: Any) -> dict[str, dict[str, 
     return {"scripts": {str(b.folder / "job.sh"): b.script for b in batches}}
 
 
-def shown(made: dict[str, dict[str, str]]) -> list[str]:
+def shown(made: dict[str, Any]) -> list[str]:
     return [f"\n# {path}\n{text}" for path, text in made.get("scripts", {}).items()]
 
 
