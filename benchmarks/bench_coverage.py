@@ -27,6 +27,7 @@ import pandas as pd
 
 from precisionlaws.fitting.fit import fit
 from precisionlaws.fitting.objective import Block, block
+from precisionlaws.fitting.profiles import joined, profiles
 from precisionlaws.fitting.resample import METHODS, Solved, draw
 from precisionlaws.fitting.rows import centre
 from precisionlaws.fitting.simulate import crossed, simulate
@@ -106,7 +107,10 @@ def direct(
         for method in METHODS:
             if method != "run" or k < DEAR * len(seeds):
                 draws = b.natural(draw((solved,), method, DRAWS, seed).u[0])
-                ends[method].append(interval(quantities(one, design, draws)))
+                drawn = quantities(one, design, draws)
+                ends[method].append(interval(drawn))
+                if method == "family":
+                    hold(ends[method][-1], list(drawn), solved)
     return ends, f"; a blind search finds nothing lower in {agree} of {min(BLIND, len(seeds))}"
 
 
@@ -120,8 +124,20 @@ def public(
         for method in METHODS:
             if method == "family" or k < DEAR * len(seeds):
                 found = fit(frame, one, intervals=method, resamples=DRAWS, seed=seed)
-                ends[method].append(interval(quantities(one, design, found.samples)))
+                drawn = quantities(one, design, found.samples)
+                ends[method].append(interval(drawn))
+                for j, name in enumerate(drawn):
+                    if name in found.params:
+                        ends[method][-1][:, j] = found.interval(name)
     return ends, ""
+
+
+def hold(ends: np.ndarray, names: list[str], s: Solved) -> None:
+    """Ends (2, quantities) take in what profiles allow, as those of a `Fit` do."""
+    found = profiles(s)
+    for q in s.block.params:
+        j = names.index(q.name)
+        ends[:, j] = joined(found, q, *ends[:, j])
 
 
 def place(b: Block, true: Mapping[str, float]) -> np.ndarray:

@@ -128,13 +128,21 @@ def comparison(
 
     from precisionlaws.fitting.compare import compare as together
     from precisionlaws.fitting.compare import on_bases, verdict
+    from precisionlaws.fitting.foretell import compare_delta, holdout_delta
     from precisionlaws.fitting.holdout import holdout
 
     laws = on_bases(laws, bases.split(",")) if bases else laws
+    paired, by = [one for one in laws if one.paired], by or "compute"
     if compare or bases:
-        table = together(frame, laws, by=by or "compute", delta=delta)
-        return table, verdict(table)
-    return pd.concat([holdout(frame, law, by or "compute", delta=delta) for law in laws]), []
+        table = together(frame, laws, by=by, delta=delta)
+        said = verdict(table)
+        if len({one.full_name for one in paired}) > 1:
+            of_delta = compare_delta(frame, paired, by=by, delta=delta)
+            table, said = pd.concat([table, of_delta]), said + verdict(of_delta)
+        return table, said
+    tables = [holdout(frame, law, by, delta=delta).assign(of="loss") for law in laws]
+    tables += [holdout_delta(frame, law, by, delta=delta).assign(of="delta") for law in paired]
+    return pd.concat(tables, ignore_index=True), []
 
 
 def methods(

@@ -41,26 +41,27 @@ def compare(
     excess, excess_low, excess_high heldout_rms less that of the best law, paired
     p, in_set                       of the model confidence set at `level` (`confidence_set`)
 
-    Every law is compared on the rows that all of them speak of. PTQ penalties are not compared.
+    Every law is compared on the rows that all of them speak of. PTQ penalties are left out:
+    `foretell.compare_delta` compares them by δ.
     """
     import pandas as pd
 
     chosen = [known(entry) if isinstance(entry, str) else entry for entry in laws]
     chosen = list({one.full_name: one for one in map(rolling.trained, chosen)}.values())
-    table = _common([select(frame, one).loss for one in chosen])
+    table = on_common_rows([select(frame, one).loss for one in chosen])
     at = rolling.origins(table, chosen, by)
     rows, errors = [], []
     for one in chosen:
         b = block("loss", one.bind(table), table, centre(table))
         u = rolling.refit(b, delta, table, np.vstack([at.fitted, np.ones(len(table), bool)]))
         whole = minimise(b, u[-1:], delta, exact=True).u
-        rows.append({**_named(one), **_inside(b, whole, delta)})
+        rows.append({**named(one), **_inside(b, whole, delta)})
         errors.append(rolling.errors(b, u[:-1], at))
     family = table["family"].to_numpy(str)[at.pairs()[1]]
     out = pd.DataFrame(rows).assign(
-        by=by, origins=len(at.edge), families=len(np.unique(family)), heldout=len(family)
+        of="loss", by=by, origins=len(at.edge), families=len(np.unique(family)), heldout=len(family)
     )
-    judged = _judge(np.array(errors).T ** 2, family, level, seed)
+    judged = judge(np.array(errors).T ** 2, family, level, seed)
     return out.assign(**judged).sort_values("heldout_rms", kind="stable", ignore_index=True)
 
 
@@ -81,7 +82,7 @@ def verdict(table: "pd.DataFrame") -> list[str]:
     t: Any = table
     best = t.iloc[0]
     said = [
-        f"{best['full_name']} predicts larger runs best: rms {_percent(best, 'heldout_rms', 'low', 'high')} of the loss, "
+        f"{best['full_name']} predicts {_errs(best)}, "
         f"{best['heldout']} predictions from {best['origins']} origins by {best['by']}, {best['families']} families"
     ]
     rest = t[t["in_set"]]["full_name"].tolist()
@@ -109,11 +110,11 @@ def _flips(t: Any) -> list[str]:
     return [f"the ranking of terms flips with the base: {each} is best"]
 
 
-def _common(tables: list[Table]) -> Table:
+def on_common_rows(tables: list[Table], more: Sequence[str] = ()) -> Table:
     """The rows that are in all tables, with the columns of all."""
     import pandas as pd
 
-    keys = [list(t[KEYS].itertuples(index=False, name=None)) for t in tables]
+    keys = [list(t[[*KEYS, *more]].itertuples(index=False, name=None)) for t in tables]
     both = set.intersection(*map(set, keys))
     if not both:
         raise ValueError("no row is left that all of these laws speak of; compare fewer of them")
@@ -125,7 +126,7 @@ def _common(tables: list[Table]) -> Table:
     return merged.loc[:, ~merged.columns.duplicated()]
 
 
-def _named(law: Law) -> dict[str, str]:
+def named(law: Law) -> dict[str, str]:
     base, _, terms = law.full_name.partition("+")
     return {"law": law.name, "full_name": law.full_name, "base": base, "terms": terms}
 
@@ -138,7 +139,7 @@ def _inside(b: Block, u: Array, delta: float) -> dict[str, float]:
     return {"n": n, "parameters": k, "huber": value, "rms": float(np.sqrt(square)), "aicc": aicc}
 
 
-def _judge(squares: Array, family: Array, level: float, seed: int) -> dict[str, Array]:
+def judge(squares: Array, family: Array, level: float, seed: int) -> dict[str, Array]:
     """Columns over laws; squares (predictions, laws)."""
     mean, deviation = confidence_set.spread(squares, family, seed)
     p = confidence_set.p_values(squares, family, seed)
@@ -153,9 +154,13 @@ def _judge(squares: Array, family: Array, level: float, seed: int) -> dict[str, 
     }  # fmt: skip
 
 
-def _percent(row: Any, *names: str) -> str:
+def _errs(row: Any) -> str:
+    names = ("heldout_rms", "low", "high")
+    if row["of"] == "delta":
+        value, low, high = (f"{row[name]:.2g}" for name in names)
+        return f"δ of larger runs best: rms {value} ({low} to {high}) sd of its noise"
     value, low, high = (f"{100 * row[name]:.2g}%" for name in names)
-    return f"{value} ({low} to {high})"
+    return f"larger runs best: rms {value} ({low} to {high}) of the loss"
 
 
 def _listed(names: list[str]) -> str:

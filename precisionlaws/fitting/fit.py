@@ -15,7 +15,7 @@ from precisionlaws.fitting.diagnose import Certificate
 from precisionlaws.fitting.interaction import Interaction, product_law
 from precisionlaws.fitting.objective import block, check_count
 from precisionlaws.fitting.paired import THRESHOLD, fit_delta
-from precisionlaws.fitting.profiles import Profile, profiles
+from precisionlaws.fitting.profiles import Profile, joined, profiles
 from precisionlaws.fitting.rolling import NoOrigin
 from precisionlaws.fitting.rows import Rows, centre, select
 from precisionlaws.fitting.sensitivity import Variant
@@ -105,10 +105,9 @@ class Fit:
         draws = self.quantity(name)[1]
         draws = np.where(np.isnan(draws), np.inf, draws)
         low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method="nearest")
-        # On a ridge or at a bound draws stay near the estimate; what the profile allows is not excluded either.
-        if name in self.profiles and level >= LEVEL:
-            ends = self.profiles[name].interval
-            low, high = min(low, ends[0]), max(high, ends[1])
+        if level >= LEVEL:
+            for q in (q for q in self.law.params if q.name == name):
+                low, high = joined(self.profiles, q, low, high)
         return float(low), float(high)
 
     def predict(self, frame: Any, level: float = 0.95) -> "pd.DataFrame":

@@ -5,7 +5,8 @@ have (Chandler & Bate 2007), and its limit is that of F(1, G − 1) rather than 
 the draws follows the curvature at the minimum, a profile follows the valley itself.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,15 +28,28 @@ class Profile:
     values: tuple[float, ...]
     rise: tuple[float, ...]  # likelihood-ratio statistic, 0 at the minimum
     limit: float  # of `rise`, at 95%
+    along: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    # coefficients that go with an exponent (A with α), in their own units, where the rest fits best
 
     @property
     def interval(self) -> tuple[float, float]:
         """The values that the data do not reject at 95%, between grid points by √rise; ends of the grid if none is rejected."""
+        return self._ends(self.values)
+
+    def allowed(self, name: str) -> tuple[float, float]:
+        """Least and largest value of what goes along, over the values that are not rejected."""
+        every = np.array(self.along[name])
+        inside = every[np.array(self.rise) <= self.limit]
+        ends = (*inside, *np.exp(self._ends(np.log(every))))
+        return float(min(ends)), float(max(ends))
+
+    def _ends(self, values: Sequence[float] | Array) -> tuple[float, float]:
+        """`values` where the rise crosses its limit, or at the end of the grid."""
         root = np.sqrt(np.array(self.rise))
         inside = np.flatnonzero(root <= np.sqrt(self.limit))
         a, b = int(inside[0]), int(inside[-1])
-        low = self.values[a] if a == 0 else self._cross(root, a - 1, a)
-        high = self.values[b] if b == len(root) - 1 else self._cross(root, b, b + 1)
+        low = float(values[a]) if a == 0 else self._cross(values, root, a - 1, a)
+        high = float(values[b]) if b == len(root) - 1 else self._cross(values, root, b, b + 1)
         return low, high
 
     @property
@@ -43,9 +57,18 @@ class Profile:
         """No value is rejected below; above."""
         return self.rise[0] <= self.limit, self.rise[-1] <= self.limit
 
-    def _cross(self, root: Array, a: int, b: int) -> float:
+    def _cross(self, values: Sequence[float] | Array, root: Array, a: int, b: int) -> float:
         t = (np.sqrt(self.limit) - root[a]) / (root[b] - root[a])
-        return float(self.values[a] + t * (self.values[b] - self.values[a]))
+        return float(values[a] + t * (values[b] - values[a]))
+
+
+def joined(found: Mapping[str, Profile], q: Param, low: float, high: float) -> tuple[float, float]:
+    """An interval of a parameter that also holds what profiles allow: on a ridge or at a bound draws stay near the estimate."""
+    ends = [(low, high)]
+    if q.name in found:
+        ends.append(found[q.name].interval)
+    ends += [p.allowed(q.name) for p in found.values() if q.name in p.along]
+    return min(e[0] for e in ends), max(e[1] for e in ends)
 
 
 def profiles(s: Solved) -> dict[str, Profile]:
@@ -67,7 +90,8 @@ def profiles(s: Solved) -> dict[str, Profile]:
     lo, hi = (np.repeat(end[None], len(held), 0) for end in (b.lower, b.upper))
     at = np.arange(len(held))
     start[at, place] = lo[at, place] = hi[at, place] = held
-    value = minimise(b, start, s.delta, lower=lo, upper=hi, tol=1e-5, steps=STEPS).value
+    best = minimise(b, start, s.delta, lower=lo, upper=hi, tol=1e-5, steps=STEPS)
+    value, natural = best.value, b.natural(best.u)
     r = b.y - b.predict(s.u[None])[0]
     psi = np.clip(r, -s.delta, s.delta)
     least = float((psi * (r - 0.5 * psi)).sum())
@@ -79,11 +103,18 @@ def profiles(s: Solved) -> dict[str, Profile]:
         rise = twice * bend / noise * naive[j] / robust[j]
         rise = np.where(np.isfinite(rise), rise, 1e300)
         rise[grid == s.u[j]] = 0.0
-        natural = np.exp(grid) if b.params[j].link == "log" else grid
-        out[b.params[j].name] = Profile(
-            values=tuple(map(float, natural)), rise=tuple(map(float, rise)), limit=limit
-        )
+        name = b.params[j].name
+        out[name] = Profile(
+            values=tuple(map(float, natural[name][place == j])), rise=tuple(map(float, rise)), limit=limit,
+            along={q: tuple(map(float, natural[q][place == j])) for q in _along(b, name)},
+        )  # fmt: skip
     return out
+
+
+def _along(b: Block, exponent: str) -> list[str]:
+    """Coefficients whose value at one parameter or token is extrapolated with this exponent."""
+    names = [q.name for q in b.params if any(e == exponent for _, e, _ in q.centre)]
+    return [name for name in names if name not in b.held]
 
 
 def _asked(q: Param) -> bool:

@@ -45,26 +45,30 @@ class Origins:
         return origin, row
 
 
-def origins(table: Table, laws: Sequence[Law], by: str = "compute") -> Origins:
+def origins(
+    table: Table, laws: Sequence[Law], by: str = "compute", *, delta: bool = False
+) -> Origins:
     """The origins at which the fitted rows can determine every law.
+
+    delta: the rows are paired δ, and what they are to determine are the laws' PTQ terms.
 
     Raises: NoOrigin, with what the rows lack.
     """
     if by not in BY:
         raise ValueError(f"a hold-out is by one of {', '.join(BY)}, got {by!r}")
-    laws = [trained(one) for one in laws]
+    laws = list(laws) if delta else [trained(one) for one in laws]
     size = sizes(table)[by]
     level = levels(size)
-    formats = named_formats(widths(table))
+    kinds = formats(table, delta=delta)
     found = []
     for last in range(level.max()):
         fitted = level <= last
         ahead = (level > last) & (level <= last + AHEAD)
-        scored = ahead & np.isin(formats, np.unique(formats[fitted]))
-        if scored.any() and determines(table[fitted], laws):
+        scored = ahead & np.isin(kinds, np.unique(kinds[fitted]))
+        if scored.any() and determines(table[fitted], laws, delta=delta):
             found.append((size[fitted].max(), fitted, scored))
     if not found:
-        raise NoOrigin(_none(table, laws, by, int(level.max()) + 1))
+        raise NoOrigin(_none(table, laws, by, int(level.max()) + 1, delta=delta))
     edge, fitted, scored = zip(*found, strict=True)
     return Origins(by=by, edge=np.array(edge), fitted=np.array(fitted), scored=np.array(scored))
 
@@ -96,10 +100,26 @@ def levels(size: Array) -> Array:
     return np.unique(groups, return_inverse=True)[1]
 
 
-def determines(table: Table, laws: Sequence[Law]) -> bool:
-    """The rows are more than the parameters that they speak of, and have DISTINCT values of N and D."""
-    few = any(distinct(table[c]) < DISTINCT for c in ("N", "D"))
-    return not few and all(len(table) > 1 + len(one.bind(table).params) for one in laws)
+def determines(table: Table, laws: Sequence[Law], *, delta: bool = False) -> bool:
+    """The rows are more than the parameters that they speak of, and have DISTINCT values of N and D (of δ: 2)."""
+    few = any(distinct(table[c]) < (2 if delta else DISTINCT) for c in ("N", "D"))
+    return not few and all(len(table) > 1 + _count(one, table, delta) for one in laws)
+
+
+def _count(law: Law, table: Table, delta: bool) -> int:
+    if not delta:
+        return len(law.bind(table).params)
+    x = law.read(table, "loss")
+    return len({q.name for term in law.paired for q in term.params(x)})
+
+
+def formats(table: Table, *, delta: bool = False) -> Array:
+    """What each row quantizes, in training and, of δ, after it."""
+    x = widths(table)
+    names = named_formats(x)
+    if not delta:
+        return names
+    return np.array([f"{name}p{P:g}" for name, P in zip(names, x["P_post"], strict=True)])
 
 
 def distinct(values: Table) -> int:
@@ -174,11 +194,11 @@ def _box(b: Block, table: Table, held: Mapping[str, float]) -> tuple[Array, Arra
     return lower, upper
 
 
-def _none(table: Table, laws: Sequence[Law], by: str, count: int) -> str:
-    what = {"compute": "N·D"}.get(by, by)
-    most = max(laws, key=lambda one: len(one.bind(table).params))
+def _none(table: Table, laws: Sequence[Law], by: str, count: int, *, delta: bool) -> str:
+    what, rows = {"compute": "N·D"}.get(by, by), "δ" if delta else "rows"
+    most = max(laws, key=lambda one: _count(one, table, delta))
     return (
-        f"no hold-out by {by}: {len(table)} rows have {count} level(s) of {what}, {distinct(table['N'])} of N and "
-        f"{distinct(table['D'])} of D; the smaller runs must have {DISTINCT} values of N and of D and more rows than the "
-        f"{len(most.bind(table).params)} parameters of {most.full_name}, and larger ones the same widths"
+        f"no hold-out{' of δ' if delta else ''} by {by}: {len(table)} {rows} have {count} level(s) of {what}, {distinct(table['N'])} of N and "
+        f"{distinct(table['D'])} of D; the smaller runs must have {2 if delta else DISTINCT} values of N and of D and more {rows} than the "
+        f"{_count(most, table, delta)} parameters of {most.full_name}, and larger ones the same widths"
     )
