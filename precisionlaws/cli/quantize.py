@@ -48,7 +48,11 @@ def command(
         plan = quantize_plan(*asked)
         print_json(plan) if json else print(words(plan))
         return
-    frame = quantize(*asked, done=say)
+    try:
+        frame = quantize(*asked, done=say)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
     for line in layer_warnings(store, frame):
         print(f"warning: {line}", file=sys.stderr)
     if json:
