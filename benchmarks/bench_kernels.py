@@ -2,8 +2,8 @@
 
     python benchmarks/bench_kernels.py [--size 2048] [--json]
 
-On a GPU: rows, groups and whole tensors at 4096² and 8192². The claim: at 8192² in bf16, rows and groups
-move at least 80% of the memory's nominal bandwidth, and at least 90% of what a copy moves.
+On a GPU: every kernel at 4096² and 8192². The claim: at 8192² in bf16, each moves its bytes (a read and a write; a
+second read for a scale of the whole tensor) at 80% of the memory's nominal bandwidth, and 90% of what a copy does.
 
 On a CPU, in eager mode: the peers are `clone` (the floor: pages of a fresh tensor) and
 `torch.fake_quantize_per_channel_affine`, which quantizes rows by scales that it is given; finding them
@@ -29,7 +29,7 @@ def gpu() -> dict[str, Any]:
         return {"skipped": "no GPU here: torch.cuda.is_available() is False; nothing was measured"}
     dtypes = (torch.bfloat16, torch.float32)
     rows = list(bench.gpu(sizes=(4096, 8192), dtypes=dtypes, bits=(4, 8)))
-    claimed = [r for r in rows if (r.size, r.dtype) == (8192, "bfloat16") and r.what != "tensor"]
+    claimed = [r for r in rows if (r.size, r.dtype) == (8192, "bfloat16")]
     met = all(r.of_copy >= GOAL_COPY and (r.of_peak or 0) >= GOAL_PEAK for r in claimed)
     return {**bench.as_dict(rows), "goal_met": met}
 

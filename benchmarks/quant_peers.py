@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RECIPE = (__doc__ or "").split("\n\n")[2].strip()
+RECIPE = " ".join((__doc__ or "").split("\n\n")[2].replace("\\", "").split())
 DISTRIBUTIONS = {
     "torchao": "torchao",
     "brevitas": "brevitas",

@@ -14,10 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precisionlaws.kernels import backend, ops, reference
+from precisionlaws.kernels import backend, numbers, ops, reference
 
-GROUPS = {"row": 0, "group 128": 128, "group 16": 16, "tensor": None}  # 0: the last axis
+E4M3, E2M1 = numbers.float_type(4, 3, "nan"), numbers.float_type(2, 1, "none")
 FLUSH = 512 * 2**20  # bytes: over any L2, and long enough to hide the launch that follows
+
+
+Call = Callable[[], Any]
+
+
+def kinds(x: Tensor, bits: int) -> dict[str, tuple[int, int, Call]]:
+    """What is measured: bits, passes over memory (a third for a scale of the whole tensor), and the call."""
+    q_max, n = reference.q_max_of(bits), x.shape[-1]
+    return {
+        "int row": (bits, 2, lambda: ops.fake_quantize(x, q_max, n)),
+        "int group 128": (bits, 2, lambda: ops.fake_quantize(x, q_max, 128)),
+        "int group 16": (bits, 2, lambda: ops.fake_quantize(x, q_max, 16)),
+        "int tensor": (bits, 3, lambda: ops.fake_quantize(x, q_max, None)),
+        "int zero point": (bits, 2, lambda: ops.asymmetric(x, 2**bits - 1, n)),
+        "fp8 row": (8, 2, lambda: ops.to_type(x, *E4M3, n)),
+        "mxfp4": (4, 2, lambda: ops.mx(x, *E2M1, 32)),
+        "mxfp8": (8, 2, lambda: ops.mx(x, *E4M3, 32)),
+        "nvfp4": (4, 3, lambda: ops.nvfp4(x, 16, None, False)),
+        "nvfp4 row": (4, 2, lambda: ops.nvfp4(x, 16, n, False)),
+        "hadamard 128": (16, 2, lambda: ops.rotated(x, 128)),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +79,12 @@ def cpu(size: int = 1024, bits: int = 4, rounds: int = 15) -> Iterator[Timing]:
     yield from _timings(x, bits, lambda calls: cpu_ms(calls, rounds), None)
 
 
-Call = Callable[[], Any]
-
-
 def _timings(
     x: Tensor, bits: int, milliseconds: Callable[[list[Call]], list[float]], peak: float | None
 ) -> Iterator[Timing]:
-    q_max = reference.q_max_of(bits)
-    for name, group in GROUPS.items():
-        n = x.shape[-1] if group == 0 else group
+    for name, (width, passes, call) in kinds(x, bits).items():
         # clone allocates what it returns, as the kernels do
-        copy_ms, ms = milliseconds([x.clone, lambda n=n: ops.fake_quantize(x, q_max, n)])
-        passes = 3 if n is None else 2
+        copy_ms, ms = milliseconds([x.clone, call])
         once = x.numel() * x.element_size() / 1e6  # GB/s per ms
         gb_s, copy_gb_s = passes * once / ms, 2 * once / copy_ms
         yield Timing(
@@ -77,7 +92,7 @@ def _timings(
             backend=backend(x.device),
             dtype=str(x.dtype).removeprefix("torch."),
             size=x.shape[0],
-            bits=bits,
+            bits=width,
             ms=ms,
             copy_ms=copy_ms,
             gb_s=gb_s,
@@ -125,12 +140,14 @@ def peak() -> float | None:
 
 def lines(timings: list[Timing]) -> Iterator[str]:
     """A table for people."""
-    head = "what        backend  dtype      size  bits       ms  copy ms    GB/s  of copy  of peak"
+    head = (
+        "what            backend  dtype      size  bits       ms  copy ms    GB/s  of copy  of peak"
+    )
     yield head
     for t in timings:
         of_peak = "-" if t.of_peak is None else f"{t.of_peak:.0%}"
         yield (
-            f"{t.what:10}  {t.backend:7}  {t.dtype:8} {t.size:6d} {t.bits:5d} {t.ms:8.3f} "
+            f"{t.what:14}  {t.backend:7}  {t.dtype:8} {t.size:6d} {t.bits:5d} {t.ms:8.3f} "
             f"{t.copy_ms:8.3f} {t.gb_s:7.0f} {t.of_copy:8.0%} {of_peak:>8}"
         )
 

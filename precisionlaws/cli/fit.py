@@ -55,6 +55,13 @@ def command(
     by_method: Annotated[
         bool, typer.Option("--by-method", help="Fit δ of every PTQ method, and compare them.")
     ] = False,
+    formats: Annotated[
+        bool,
+        typer.Option(
+            "--formats",
+            help="Rank the number formats of the weights, and predict each from the others.",
+        ),
+    ] = False,
     bits: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +103,11 @@ def command(
         "loss": loss, "delta": delta, "intervals": intervals, "resamples": resamples, "seed": seed,
         "solver": solver, "sensitivity": sensitivity,
     }  # fmt: skip
+    if formats:
+        if out is not None:
+            raise ValueError("--out is for fits; with --formats use --json, or plot formats")
+        ranking(frame, laws, options, json)
+        return
     if by_method:
         methods(frame, laws, bits or "effective", options, out, json)
         return
@@ -143,6 +155,19 @@ def comparison(
     tables = [holdout(frame, law, by, delta=delta).assign(of="loss") for law in laws]
     tables += [holdout_delta(frame, law, by, delta=delta).assign(of="delta") for law in paired]
     return pd.concat(tables, ignore_index=True), []
+
+
+def ranking(frame: Any, laws: list[Any], options: dict[str, Any], json: bool) -> None:
+    """Formats by what they cost; of a law, its base counts."""
+    from precisionlaws.fitting.formats import rank, shown
+
+    found = rank(frame, base=laws[0].full_name.partition("+")[0], **options)
+    if json:
+        print_json({"rows": found.table.to_dict("records"), "says": list(found.says)})
+    else:
+        print(printable("\n".join([*shown(found.table), "", *found.says])))
+    if not found.measured.certified:
+        raise typer.Exit(3)
 
 
 def methods(

@@ -30,6 +30,7 @@ from precisionlaws.quant.formats.base import Format
 from precisionlaws.quant.formats.scaled import Scaled
 from precisionlaws.quant.noise import Clock, Noise
 
+ROUNDED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 SEAMS = {"activations": ("in_qkv", "in_o", "in_mlp", "in_down"), "kv": ("k_cache", "v_cache")}
 
 
@@ -331,8 +332,15 @@ def fake_quantize(x: Tensor, quantizer: Format | Callable[[Tensor], Tensor]) -> 
     Raises: ConfigError if the format's groups do not divide the last axis, or `x` cannot be rounded.
     """
     if isinstance(quantizer, Format):
+        if not isinstance(x, Tensor):
+            raise ConfigError(f"a tensor is needed, got {type(x).__name__}")
         if not x.is_floating_point():
             raise ConfigError(f"a tensor of floating point is needed, got {x.dtype}")
+        if x.dtype not in ROUNDED:
+            kinds = ", ".join(str(d).removeprefix("torch.") for d in ROUNDED)
+            raise ConfigError(
+                f"a tensor of {kinds} is needed, got {x.dtype}, which is rounded already"
+            )
         if not x.dim():
             raise ConfigError("a tensor with axes is needed, got a single number")
         quantizer.fits(x.shape[-1], "the last axis")

@@ -20,7 +20,10 @@ from precisionlaws.kernels import (
     reference,
     scaled,
 )
+from precisionlaws.kernels.backends import kernel
 from precisionlaws.kernels.numbers import Type, float_type, int_type
+from tests.kernels.test_numbers import TYPES as NINE
+from tests.kernels.test_numbers import every_bf16
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(invalid value|overflow) encountered:RuntimeWarning"
@@ -61,6 +64,21 @@ def special(dtype: torch.dtype) -> Tensor:
     x[11, 90], x[12, 3] = torch.nan, torch.inf
     x[13, 3], x[13, 60] = -torch.inf, -torch.nan
     return x.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NINE)
+def test_every_bf16_input_rounds_as_in_ml_dtypes(dtype: torch.dtype, name: str) -> None:
+    x, expected = (t.to(dtype).view(16, -1) for t in every_bf16(name))
+    got = ops.rounded(x, torch.ones(16), *float_type(*NINE[name][0]), 4096)
+    assert same(got, expected)
+
+
+@pytest.mark.parametrize("name", ["int", "type", "mx", "nvfp4", "asymmetric"])
+def test_meta_tensors_have_shapes(name: str) -> None:
+    rest = {"int": (7, 16), "asymmetric": (15, 16), "nvfp4": (16, None, False)}
+    y = kernel(name, x := torch.empty(3, 32, device="meta"))(x, *rest.get(name, (1, 0, 6.0, 16)))
+    assert (y.shape, y.device.type) == ((3, 32), "meta")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 from precisionlaws.cli.bench import app
 from precisionlaws.kernels import bench
 
+KINDS = list(bench.kinds(torch.ones(128, 128), 4))
+
 
 def test_rates_follow_from_times() -> None:
     timings = list(bench.cpu(size=256, rounds=3))
-    assert [t.what for t in timings] == list(bench.GROUPS)
+    assert [t.what for t in timings] == KINDS
     for t in timings:
-        passes = 3 if t.what == "tensor" else 2
+        passes = 3 if t.what in ("int tensor", "nvfp4") else 2
         assert t.gb_s == pytest.approx(passes * 256 * 256 * 4 / (t.ms * 1e-3) / 1e9)
         assert t.of_copy == pytest.approx(passes / 2 * t.copy_ms / t.ms)
     assert len(list(bench.lines(timings))) == 1 + len(timings)
@@ -33,9 +35,9 @@ def test_command_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(bench, "here", lambda: list(bench.cpu(size=128, rounds=1)))
     text = CliRunner().invoke(app, ["kernels"])
     assert text.exit_code == 0
-    assert len(text.stdout.splitlines()) == 2 + len(bench.GROUPS)
+    assert len(text.stdout.splitlines()) == 2 + len(KINDS)
     read = json.loads(CliRunner().invoke(app, ["kernels", "--json"]).stdout)
-    assert [t["what"] for t in read["timings"]] == list(bench.GROUPS)
+    assert [t["what"] for t in read["timings"]] == KINDS
     assert read["torch"] == torch.__version__
 
 

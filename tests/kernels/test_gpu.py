@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from precisionlaws.kernels import backend, fake_quantize, opaque, reference
+from precisionlaws.kernels import (
+    asymmetric,
+    backend,
+    blocks,
+    fake_quantize,
+    hadamard,
+    numbers,
+    opaque,
+    ops,
+    reference,
+    scaled,
+)
 from precisionlaws.kernels.reference import q_max_of
 from precisionlaws.quant.estimators import straight_through
 
@@ -135,3 +146,64 @@ def test_gradient_and_compilation() -> None:
 def test_operator_keeps_the_contract_of_torch() -> None:
     found = torch.library.opcheck(opaque.fake_quant_int, (normal(4, 32).cuda(), 7.0, 16))
     assert set(found.values()) == {"SUCCESS"}
+
+
+TYPES = {
+    "e4m3": numbers.float_type(4, 3, "nan"),
+    "e5m2": numbers.float_type(5, 2, "ieee"),
+    "e2m1": numbers.float_type(2, 1, "none"),
+    "e8m3": numbers.float_type(8, 3, "ieee"),  # wide: in fp64
+    "int3": numbers.int_type(3),
+}
+AT = (-(2**62) - 12345, 8)  # seed and first position of stochastic rounding
+
+
+def wild(dtype: torch.dtype) -> Tensor:
+    """(96, 128): normal values of many sizes, ties, zeros and what is not finite, a kind per row."""
+    x = normal(96, 128) * 2.0 ** torch.arange(-48, 48).unsqueeze(1)
+    x[:4], x[4], x[5], x[6, ::2] = torch.arange(128) / 2 - 32, 0.0, -0.0, -0.0
+    x[7, 90], x[8, 3], x[9, 60] = torch.nan, torch.inf, -torch.inf
+    return x.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("at", [None, AT])
+def test_types_and_blocks(dtype: torch.dtype, name: str, at: tuple[int, int] | None) -> None:
+    x, kind = wild(dtype), TYPES[name]
+    for group in (128, 32, 16, None):
+        assert_same(ops.to_type(x.cuda(), *kind, group, at), scaled.fake_quantize(x, *kind, group, at))  # fmt: skip
+        s = reference.scale(x, kind[2], group) * 0.7
+        y, mask = ops.rounded_within(x.cuda(), s.cuda(), *kind, group, kind[2], at)
+        expected, inside = scaled.rounded_within(x, s, *kind, group, kind[2], at)
+        assert_same(y, expected)
+        assert torch.equal(mask.cpu(), inside)
+    if kind[2] < numbers.WIDE:
+        assert_same(ops.mx(x.cuda(), *kind, 32, at), blocks.mx(x, *kind, 32, at))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("outer", [None, 128, 0])
+@pytest.mark.parametrize("floored", [False, True])
+@pytest.mark.parametrize("at", [None, AT])
+def test_nvfp4(
+    dtype: torch.dtype, outer: int | None, floored: bool, at: tuple[int, int] | None
+) -> None:
+    for x in (wild(dtype), wild(dtype)[10:60]):  # the second one is finite
+        assert_same(ops.nvfp4(x.cuda(), 16, outer, floored, at), blocks.nvfp4(x, 16, outer, floored, at))  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("group", [128, 16, None])
+def test_zero_points_and_types_per_member(dtype: torch.dtype, group: int | None) -> None:
+    for n in (3, 15, 255):
+        assert_same(ops.asymmetric(wild(dtype).cuda(), n, group), asymmetric.fake_quantize(wild(dtype), n, group))  # fmt: skip
+    x, types = normal(3, 8, 128).to(dtype), scaled.table([TYPES[k] for k in ("e4m3", "int3", "e2m1")])  # fmt: skip
+    assert_same(ops.to_types(x.cuda(), types.cuda(), group), scaled.fake_quantize_members(x, types, group))  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [16, 32, 64, 128])
+def test_rotation(block: int) -> None:
+    """Sums in another order: to fp32's precision."""
+    x = normal(64, 256)
+    assert (ops.rotated(x.cuda(), block).cpu() - hadamard.rotated(x, block)).abs().max() <= 2e-6

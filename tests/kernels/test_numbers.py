@@ -33,16 +33,22 @@ def same_bits(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_every_bf16_input_rounds_as_in_ml_dtypes(name: str) -> None:
+def every_bf16(name: str) -> tuple[Tensor, Tensor]:
+    """All 65,536 values of bf16, and what ml_dtypes makes of them, beyond the largest number that: fp32."""
     layout, kind = TYPES[name]
-    mantissa, least, largest = numbers.float_type(*layout)
+    largest = numbers.float_type(*layout)[2]
     with np.errstate(invalid="ignore"):  # NaN to types that have none
         x = np.arange(65536, dtype=np.uint16).view(ml_dtypes.bfloat16).astype(np.float32)
         expected = np.clip(x, -largest, largest).astype(kind).astype(np.float32)
     expected[np.isnan(x)] = np.nan
-    for values in (torch.from_numpy(x), torch.from_numpy(x).double()):
-        got = numbers.nearest(values, mantissa, least, largest)
+    return torch.from_numpy(x), torch.from_numpy(expected)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_bf16_input_rounds_as_in_ml_dtypes(name: str) -> None:
+    x, expected = every_bf16(name)
+    for values in (x, x.double()):
+        got = numbers.nearest(values, *numbers.float_type(*TYPES[name][0]))
         assert got.dtype == values.dtype
         assert same_bits(got.float(), expected)
 

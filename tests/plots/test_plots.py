@@ -14,7 +14,7 @@ from precisionlaws.plots import kinds, numbers, plot
 
 UNITS = {
     "optimal-bits": "bits", "effective": "bits", "beliefs": "FLOP", "next-runs": "tokens", "out-of-sample": "%",
-    "profiles": "nats", "residuals": "%", "pareto": "bytes",
+    "profiles": "nats", "residuals": "%", "pareto": "bytes", "formats": "runs",
 }  # fmt: skip
 
 

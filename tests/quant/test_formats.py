@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from precisionlaws.config import ConfigError, build, normal_json
+from precisionlaws.kernels import numbers
 from precisionlaws.overrides import option
 from precisionlaws.quant import fake_quantize
 from precisionlaws.quant.formats.base import Format
+from precisionlaws.quant.formats.nvfp4 import Nvfp4
+from precisionlaws.quant.formats.scaled import Scaled
 from precisionlaws.run import compose
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "format"
@@ -67,6 +70,46 @@ def test_no_other_number_of_the_group_is_nearer(name: str) -> None:
         assert (error <= (other - x).abs() * (1 + 1e-5) + 1e-7).all()
 
 
+def grid(f: Format, x: Tensor) -> Tensor:
+    """(..., groups, 1, levels): all numbers that `f` has for each group of `x`, from its definition."""
+    s = f.scales(x)
+    if not f.ODD:
+        s, zero = s.unbind(-1)
+        steps = torch.arange(2 ** int(f.bits)) - zero.unsqueeze(-1)
+    else:
+        if isinstance(f, Nvfp4):
+            s = s.prod(-1)
+            magnitudes = numbers.numbers(*numbers.float_type(2, 1, "none"))
+        else:
+            magnitudes = torch.tensor(f.magnitudes()) if isinstance(f, Scaled) else numbers.numbers(*f.type())  # type: ignore[attr-defined]  # fmt: skip
+        steps = torch.cat([-magnitudes.flip(0), magnitudes])
+    return (steps.double() * s.double().unsqueeze(-1)).unsqueeze(-2)
+
+
+@every
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), power=st.integers(-30, 30), heavy=st.booleans())
+def test_every_value_becomes_the_nearest_number_of_its_group(
+    name: str, seed: int, power: int, heavy: bool
+) -> None:
+    """Within the range an error is thus at most half a step; there are no more levels than bits allow."""
+    f, x = made(name), normal(3, 64, seed=seed)
+    x = (x**3 if heavy else x) * 2.0**power
+    x[0, ::7], x[1, ::5] = 0.0, -0.0
+    y, levels = fake_quantize(x, f), grid(f, x)
+    v, q = (t.view(*levels.shape[:-2], -1, 1).double() for t in (x, y))
+    least = (v - levels).abs().amin(-1)
+    slack = (
+        1e-6 * v.abs().amax((-2, -1), keepdim=True)[..., 0]
+    )  # fp32's, in the scale and the product
+    assert ((v - q).abs()[..., 0] <= least + slack).all()
+    assert ((q - levels).abs().amin(-1) <= slack).all()
+    assert levels.shape[-1] <= 2 * 2**f.bits
+    if f.ODD:
+        still = (x == 0) & (y == 0)
+        assert torch.equal(y.signbit()[still], x.signbit()[still])
+
+
 @every
 def test_levels(name: str) -> None:
     """As many numbers as the bits say, and no more: a group that holds its largest reaches them all."""
@@ -80,12 +123,14 @@ def test_levels(name: str) -> None:
 
 
 @every
-def test_nothing_looks_ahead(name: str) -> None:
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), token=st.integers(1, 7), power=st.integers(3, 20))
+def test_nothing_looks_ahead(name: str, seed: int, token: int, power: int) -> None:
     """A scale of activations is of one token, unless the format says that it spans the tensor."""
-    f, x = made(name), normal(2, 8, 64)
+    f, x = made(name), normal(2, 8, 64, seed=seed)
     later = x.clone()
-    later[:, 5:] = normal(2, 3, 64, seed=1) * 100
-    same = torch.equal(fake_quantize(x, f)[:, :5], fake_quantize(later, f)[:, :5])
+    later[:, token:] = normal(2, 8 - token, 64, seed=seed + 1) * 2.0**power
+    same = torch.equal(fake_quantize(x, f)[:, :token], fake_quantize(later, f)[:, :token])
     assert same == (not f.whole_tensor)
 
 
@@ -101,6 +146,12 @@ def test_bad_tensors(name: str) -> None:
     bad = normal(2, 64)
     bad[1, 2] = torch.nan
     assert fake_quantize(bad, f)[1, :16].isnan().all()
+    bad[1, 2] = -torch.inf
+    assert fake_quantize(bad, f)[1, :16].isnan().all()
+    with pytest.raises(ConfigError, match=r"^a tensor is needed, got list"):
+        fake_quantize([1.0, 2.0], f)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"is needed, got torch.float8_e5m2, which is rounded already"):  # fmt: skip
+        fake_quantize(torch.ones(2, 64).to(torch.float8_e5m2), f)
     with pytest.raises(ConfigError, match=r"a tensor of floating point is needed, got torch.int64"):
         fake_quantize(torch.ones(2, 64, dtype=torch.int64), f)
     with pytest.raises(ConfigError, match=r"a tensor with axes is needed, got a single number"):

@@ -38,4 +38,5 @@ class Midrise(Scaled):
         return tuple(i + 0.5 for i in range(2 ** (self.bits - 1)))
 
     def scales(self, x: "Tensor") -> "Tensor":
-        return self.raw_scales(x)  # 0 for zeros, which no other scale keeps
+        s = self.raw_scales(x)  # 0 for zeros, which no other scale keeps
+        return s + s * 0  # NaN, not infinity, which half a step of would be infinite too
