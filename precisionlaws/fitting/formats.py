@@ -99,13 +99,14 @@ def labels(rows: Table, role: str) -> list[str]:
         varied = [c for c in fields if part[c].astype(str).nunique() > 1]
         for i in part.index:
             bits = "" if str(kind)[-1].isdigit() else f"{P[i]:g}"
-            more = [f"{c.rpartition('.')[2]}={_text(part.loc[i, c])}" for c in varied]
+            said = {c.rpartition(".")[2]: part.loc[i, c] for c in varied}
+            more = [f"{k}={_text(v)}" for k, v in said.items() if v is not None and v == v]
             out[i] = " ".join([f"{kind}{bits}", *more])
     return out.tolist()
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) and np.isfinite(value) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def with_width(rows: Table, role: str, widths: dict[str, float]) -> Table:
@@ -200,7 +201,8 @@ def foretold(table: Table) -> list[str]:
 
     rms = float(np.sqrt(np.mean(table["error"] ** 2)))
     spread = float(np.std(table["delta"])) if table["delta"].notna().all() else np.nan
-    rho = float(spearmanr(table["predicted"], table["eff"]).statistic)
+    agreed: Any = spearmanr(table["predicted"], table["eff"])
+    rho = float(agreed.statistic)
     within = (table["predicted_low"] <= table["eff_high"]) & (
         table["eff_low"] <= table["predicted_high"]
     )
