@@ -72,7 +72,8 @@ def command(
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Fit laws to runs, one's own or anyone's; exit 3 when a fit is not certified at a minimum.
+    """Fit laws to runs, one's own or anyone's; exit 3 when a fit is not certified: not at a minimum, or of runs that
+    cannot determine the base (one D/N, two sizes, fewer than four losses for each of its parameters).
 
     --out: a JSON file, or with several laws a folder that gets one per law.
     """

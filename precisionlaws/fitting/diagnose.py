@@ -97,14 +97,15 @@ def one_cluster(block: Block, u: Array, cluster: Array) -> tuple[str, ...]:
 
 def design_gaps(block: Block) -> list[str]:
     """What the design itself cannot separate, before any noise."""
-    out = (
-        [*_few_values(block), *_few(block), *_one_ratio(block), *_rising(block)]
-        if block.kind == "loss"
-        else []
-    )
+    out = [*open_base(block), *_rising(block)] if block.kind == "loss" else []
     for term in block.law.scales if block.kind == "loss" else ():
         out += term.notes(dict(block.x)) if hasattr(term, "notes") else ()
     return out
+
+
+def open_base(block: Block) -> list[str]:
+    """Why no losses at these N and D would determine the base: too few values, runs or ratios of them."""
+    return [*_few_values(block), *_few(block), *_one_ratio(block)]
 
 
 def _few_values(block: Block) -> list[str]:
@@ -166,8 +167,7 @@ def measured(x: dict[str, Array]) -> dict[str, tuple[float, ...]]:
 def unidentified(fit: "Fit", block: Block) -> tuple[str, ...]:
     """Parameters that nothing should rest on: open ones, the coefficients that go with them, or all of the base by design."""
     base = {q.name for q in block.law.base.params(dict(block.x))}
-    gaps = [*_few_values(block), *_few(block), *_one_ratio(block)]
-    out = (base if gaps else set(open_ones(fit))) | inseparable(fit)
+    out = (base if open_base(block) else set(open_ones(fit))) | inseparable(fit)
     along = {q.name for q in fit.law.params for _, exponent, _ in q.centre if exponent in out}
     return tuple(q.name for q in fit.law.params if q.name in out | along)
 

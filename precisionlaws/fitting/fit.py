@@ -73,13 +73,17 @@ class Fit:
     profiles: Mapping[str, Profile] = field(default_factory=dict)  # of E and the exponents
     interaction: Interaction | None = None  # of roles quantized together, where some were
     unidentified: tuple[str, ...] = ()  # parameters that the data leave open
+    open_base: tuple[str, ...] = ()  # why no losses at these N and D would determine the base
 
     @property
     def certified(self) -> bool:
-        """Every block is at its minimum."""
-        return self.certificate.ok and (
-            self.penalty_certificate is None or self.penalty_certificate.ok
-        )
+        """Every block is at its minimum, and the design can determine what was asked for.
+
+        Where all terms are of δ, that is not the base.
+        """
+        asked = not self.law.terms or self.law.terms != self.law.paired
+        blocks = (self.certificate, self.penalty_certificate)
+        return not (asked and self.open_base) and all(c is None or c.ok for c in blocks)
 
     @property
     def measured(self) -> dict[str, tuple[float, ...]]:
@@ -188,7 +192,7 @@ class Fit:
         if out.get("interaction") is not None:
             out["interaction"] = Interaction(**_tuples(out["interaction"]))
         out["left_out"] = tuple((why, n) for why, n in out["left_out"])
-        for name in ("one_cluster", "warnings", "unidentified"):
+        for name in ("one_cluster", "warnings", "unidentified", "open_base"):
             out[name] = tuple(out.get(name, ()))
         out["intervals"] = out["method"]
         fields = {k: v for k, v in out.items() if k in cls.__dataclass_fields__}
@@ -277,7 +281,11 @@ def fit(
         profiles={name: p for s in solved for name, p in profiles(s).items()},
         interaction=product_law(law, rows.loss, solved[0]),
     )  # fmt: skip
-    result = replace(result, unidentified=diagnose.unidentified(result, base))
+    result = replace(
+        result,
+        unidentified=diagnose.unidentified(result, base),
+        open_base=tuple(diagnose.open_base(base)),
+    )
     from precisionlaws.fitting.doubts import doubts
 
     said = [*rows.warnings, *doubts(result, solved, draws), *unheld]

@@ -25,7 +25,8 @@ def doubts(
     """Warnings of a plan, most basic first."""
     out, alone = [], q.separable and bool(table.roles)
     if not fit.certified:
-        out.append("the fit is not certified at a minimum")
+        why = f": {fit.open_base[0]}" if fit.open_base else " at a minimum"
+        out.append(f"the fit is not certified{why}")
     if fit.unidentified:
         tail = "; the best width does not" if alone else ""
         out.append(

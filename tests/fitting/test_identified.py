@@ -57,6 +57,7 @@ def called(found: Fit) -> bool:
 def test_bad_designs_are_called_not_identified(design: Callable[[int], Any], seed: int) -> None:
     found = fit(design(seed), "chinchilla", resamples=100)
     assert called(found)
+    assert not found.certified  # exit code 3
     assert set(found.unidentified) == {"A", "alpha", "B", "beta", "E"}
     table = found.summary().partition("certificate")[0]
     assert table.count("not identified") == 5 + 2  # and N_opt_exponent, D/N_opt
