@@ -51,7 +51,7 @@ print(*verdict(table), sep="\n")
 
 # %%
 fits = [pl.fit(frame, law, resamples=1000) for law in laws[:2]]
-top = frame.loc[(frame.N * frame.D).idxmax()]
+top = frame.loc[(frame.N.astype(float) * frame.D).idxmax()]
 at = pd.DataFrame([{"N": top.N * np.sqrt(10), "D": top.D * np.sqrt(10), "P_w": 4.0}])
 for fitted in fits:
     said = fitted.predict(at).iloc[0]

@@ -15,6 +15,12 @@ def command(
     fits: Annotated[
         Path | None, typer.Option(help="A folder of fits of these rows (precisionlaws fit -o), instead of fitting.", show_default=False)
     ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Names in the file, or arithmetic: N=params,D=flops/(6*N).", show_default=False)
+    ] = None,
+    public: Annotated[
+        str | None, typer.Option("--table", help="A known public table (config list table).", show_default=False)
+    ] = None,
     flops: Annotated[
         float | None, typer.Option(help="Budget to plan for; by default ten times the largest run.", show_default=False)
     ] = None,
@@ -34,14 +40,17 @@ def command(
 
     mpl.use("Agg")
     from precisionlaws.cli.plot import read_fit
-    from precisionlaws.cli.shared import printable
+    from precisionlaws.cli.shared import pairs, printable
     from precisionlaws.plots.report import report
 
     given = [read_fit(p) for p in sorted(fits.glob("*.json"))] if fits else []
     if fits and not given:
         raise ValueError(f"{fits} holds no fits; precisionlaws fit -o {fits} writes them")
     names = law.split(",") if law else []
-    made = report(data, laws=names, fits=given, flops=flops, cost=cost, where=where, title=title)
+    made = report(
+        data, laws=names, fits=given, flops=flops, cost=cost, columns=pairs(columns, "--columns"), table=public,
+        where=where, title=title
+    )  # fmt: skip
     print(made.save(out))
     for why in made.unsaid:
         print(f"not in the report: {printable(why)}", file=sys.stderr)

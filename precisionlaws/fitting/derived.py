@@ -30,7 +30,7 @@ def derived(fit: "Fit", name: str, p: Mapping[str, Any]) -> Any:
     if name == "L_centre":
         return fit.law.base.loss(p, *_centre(fit.rows))
     if name == "D/N_opt" and hasattr(fit.law.base, "optimal_N"):
-        K = float(np.max(fit.rows["N"] * fit.rows["D"]))
+        K = _largest(fit.rows)
         with np.errstate(all="ignore"):  # draws of a base that is not identified have any N*
             return K / fit.law.base.optimal_N(p, K) ** 2
     match = WIDTH.fullmatch(name)
@@ -68,7 +68,7 @@ def blocks(fit: "Fit") -> list[list[tuple[str, str]]]:
     if {"alpha", "beta"} <= set(fit.params):
         base.append(("N_opt_exponent", "N* ~ FLOP^x"))
     if hasattr(fit.law.base, "optimal_N"):
-        K = float(np.max(fit.rows["N"] * fit.rows["D"]))
+        K = _largest(fit.rows)
         base.append(("D/N_opt", f"tokens/parameter at 6ND = {6 * K:.2g}"))
     rest = [q for q in params if (q.unit not in EFFICIENCY and q.name not in after) or raw(q)]
     shape = [(q.name, q.unit) for q in rest if not raw(q)]
@@ -83,6 +83,11 @@ def raw(q: Param) -> bool:
 def _centre(rows: Any) -> tuple[float, float]:
     N, D = (float(np.exp(np.mean(np.log(rows[c].to_numpy(float))))) for c in ("N", "D"))
     return N, D
+
+
+def _largest(rows: Any) -> float:
+    """N·D of the largest run; whole numbers of 64 bits end before those of a large model."""
+    return float(np.max(rows["N"].to_numpy(float) * rows["D"].to_numpy(float)))
 
 
 def _where(rows: Any) -> str:

@@ -97,7 +97,7 @@ def seconds(fit: Fit, table: Any) -> Any:
     """Of each candidate: FLOPs at the rate of the measured runs; FLOPs where none was recorded."""
     import pandas as pd
 
-    flops = FLOPS_PER_TOKEN * (table["N"] * table["D"]).to_numpy(float)
+    flops = FLOPS_PER_TOKEN * table["N"].to_numpy(float) * table["D"].to_numpy(float)
     rows: Any = fit.rows
     if "seconds" not in rows:
         return flops
@@ -105,7 +105,7 @@ def seconds(fit: Fit, table: Any) -> Any:
     known = spent > 0
     if not known.any():
         return flops
-    done = FLOPS_PER_TOKEN * (rows["N"] * rows["D"]).to_numpy(float)
+    done = FLOPS_PER_TOKEN * rows["N"].to_numpy(float) * rows["D"].to_numpy(float)
     return flops * spent[known].sum() / done[known].sum()
 
 

@@ -1,6 +1,6 @@
 """`report(source) -> Report`: one HTML file with the answer, its evidence and its doubts, for a colleague to read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,8 @@ def report(
     fits: Sequence[Fit] = (),
     flops: float | None = None,
     cost: str = "paper",
+    columns: Mapping[str, str] | None = None,
+    table: str | None = None,
     where: str | None = None,
     title: str | None = None,
 ) -> Report:
@@ -48,21 +50,30 @@ def report(
 
     source: a store, a table, `pkg:NAME`, or a frame. laws: names of conf/law; by default what the columns allow: form-free
     and Kumar's efficiencies, and PTQ. fits: made before, instead of fitting. flops: the budget to plan for, by default ten
-    times the largest run's. Raises: ValueError for a source that has no row, or a `where` that leaves none.
+    times the largest run's. columns, table: as `load` takes them. Raises: ValueError for a source that has no row, or a `where` that leaves none.
     """
     from precisionlaws.plots.pages import sections, tables
     from precisionlaws.plots.pages.findings import counts, findings
     from precisionlaws.plots.pages.html import counted
     from precisionlaws.plots.pages.page import page
 
-    frame, store = _frame(source, where)
+    frame, store = _frame(source, where, columns, table)
     name = source if isinstance(source, str | Path) else None
     found = findings(frame, store=store, laws=laws, fits=fits, flops=flops, cost=cost)
     study, questions = studies(store)
     n = counts(frame)
     said = {"runs": "run", "points": "loss", "N": "size", "D": "token count", "seed": "seed"}
     lede = ", ".join(counted(n[k], what) for k, what in said.items() if k in n)
-    made = command(name, laws=laws, fits=fits, flops=flops, cost=cost, where=where)
+    made = command(
+        name,
+        laws=laws,
+        fits=fits,
+        flops=flops,
+        cost=cost,
+        where=where,
+        columns=columns,
+        table=table,
+    )
     parts = [
         *sections.sections(found, questions),
         ("provenance", "Provenance", sections.provenance(found, str(name or "a frame"), made)),
@@ -72,13 +83,15 @@ def report(
     return Report(html=html, fits=found.fits, unsaid=found.unsaid)
 
 
-def _frame(source: Any, where: str | None) -> tuple[Any, Path | None]:
+def _frame(
+    source: Any, where: str | None, columns: Mapping[str, str] | None, table: str | None
+) -> tuple[Any, Path | None]:
     """The rows, and the store they are from if it is one."""
     from precisionlaws.store import complete, load
     from precisionlaws.where import where as rows
 
     given = isinstance(source, str | Path)
-    frame: Any = load(source) if given else complete(source)
+    frame: Any = load(source, columns, table) if given else complete(source)
     if where is not None:
         frame = rows(frame, where)
     if len(frame) == 0:
@@ -103,7 +116,10 @@ def studies(store: Path | None) -> tuple[str, list[str]]:
     return ", ".join(names), asked
 
 
-def command(name: object, *, laws: Sequence[str], fits: Sequence[Fit], flops: float | None, cost: str, where: str | None) -> str:  # fmt: skip
+def command(
+    name: object, *, laws: Sequence[str], fits: Sequence[Fit], flops: float | None, cost: str, where: str | None,
+    columns: Mapping[str, str] | None, table: str | None,
+) -> str:  # fmt: skip
     """What makes the page again."""
     from shlex import quote
 
@@ -112,4 +128,8 @@ def command(name: object, *, laws: Sequence[str], fits: Sequence[Fit], flops: fl
     said += f" --law {','.join(f.law.name for f in fits)}" if fits and not laws else ""
     said += f" --flops {flops:g}" if flops else ""
     said += f" --cost {cost}" if cost != "paper" else ""
+    said += (
+        f" --columns {quote(','.join(f'{k}={v}' for k, v in columns.items()))}" if columns else ""
+    )
+    said += f" --table {table}" if table else ""
     return said + (f" --where {quote(where)}" if where else "")

@@ -140,7 +140,7 @@ def _narrow(figure: "Figure") -> None:
 
 def spent(rows: Any) -> Any:
     """FLOPs of each run as budgets count them, 6ND."""
-    return FLOPS_PER_TOKEN * (rows["N"] * rows["D"]).to_numpy(float)
+    return FLOPS_PER_TOKEN * rows["N"].to_numpy(float) * rows["D"].to_numpy(float)
 
 
 def of_order(i: int) -> tuple[str, str]:

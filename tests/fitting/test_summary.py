@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from precisionlaws.fitting import Fit, fit
-from precisionlaws.fitting.derived import blocks
+from precisionlaws.fitting.derived import _largest, blocks
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,8 @@ def test_kaplan_has_an_optimum_and_no_E(demo: Any) -> None:
         "N_c",
         "D_c",
     ]
+
+
+def test_the_largest_run_may_exceed_64_bits() -> None:
+    rows = pd.DataFrame({"N": [800_000_000, 7], "D": [80_000_000_000, 7]})
+    assert _largest(rows) == 6.4e19

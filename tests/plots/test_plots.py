@@ -173,6 +173,16 @@ def test_what_cannot_be_drawn_is_said(
         plot(kind, fits[law])
 
 
+def test_compute_of_large_models_does_not_overflow() -> None:
+    """800M parameters on 80G tokens are more than 64 bits count."""
+    import pandas as pd
+
+    from precisionlaws.plots.style import spent
+
+    rows = pd.DataFrame({"N": [800_000_000], "D": [80_000_000_000]})
+    assert spent(rows) == pytest.approx([3.84e20])
+
+
 def test_an_unknown_width_is_refused(fits: dict[str, Fit]) -> None:
     with pytest.raises(ValueError, match="width must be one of page, column, got 'wide'"):
         plot("fit", fits["neff_free"], width="wide")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MANY = 1500  # points of one artist: more are drawn as an image, which does not grow with them
 LINES = 40  # of one panel, likewise
 DPI = 170
+PIXELS = 105  # of the page to an inch of a figure
 INK = {
     "#000000": "--ink", "#ffffff": "--paper", "#444444": "--ink", "#555555": "--soft", GREY: "--soft", "#999999": "--soft",
     "#bbbbbb": "--rule", "#e6e6e6": "--grid", "#f2e6b8": "--shade",
@@ -46,7 +47,8 @@ def inline(figure: "Figure", name: str, title: str) -> Html:
     svg = FONT.sub("var(--sans)", svg)
     svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*pt"', r"\1", svg)
     svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*pt"', r"\1", svg)
-    head = f'<svg role="img" aria-label="{safe(title)}"'
+    size = f"max-width:{PIXELS * figure.get_figwidth():.0f}px"  # type as large in every figure
+    head = f'<svg role="img" style="{size}" aria-label="{safe(title)}"'
     return Html(re.sub(r">\s+<", "><", svg.replace("<svg", head, 1)).strip())
 
 
