@@ -35,7 +35,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
         ax.set_title(f"{NAMES[role]} ({n} runs)", fontsize=9.5)
         ax.set_xlabel("bits")
         ax.margins(x=0.12)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params(axis="x", integer=True)
         ax.set_ylim(0, min(max(1.5, float(table["eff"].max()) * 1.1), 2.0))
     axes[0].set_ylabel(r"effective parameters $N_\mathrm{eff}\,/\,N$")
     axes[-1].legend(loc="lower right")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def figure(fits: tuple[Fit, ...]) -> "Figure":
-    """Runs of the largest D with nothing but weights below 16 bits; the staircase is the least loss for so many bytes."""
+    """Runs of the largest D that has several widths, with nothing but weights below 16 bits; the staircase is the least loss for so many bytes."""
     table = numbers(fits)
     fig, (ax,) = canvas(6.2, 4.4)
     for i, b in enumerate(sorted(set(table["bits"]))):
@@ -54,9 +54,12 @@ def numbers(fits: tuple[Fit, ...]) -> Any:
                 "bytes": kept["N"] * kept[column] / 8, "loss": kept["loss"],
             }))  # fmt: skip
     table: Any = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
-    if (table["bits"] >= OFF).all():
-        raise ValueError("pareto needs runs with weights below 16 bits, trained or rounded")
-    return table[table["D"] == table["D"].max()].reset_index(drop=True)
+    several = table.groupby("D")["bits"].nunique() > 1
+    if (table["bits"] >= OFF).all() or not several.any():
+        raise ValueError(
+            "pareto needs runs with weights below 16 bits, trained or rounded, at the D of others"
+        )
+    return table[table["D"] == several[several].index.max()].reset_index(drop=True)
 
 
 def _bytes(v: float) -> str:
