@@ -67,6 +67,7 @@ class SlurmPool:
         self.full = 0  # units in the queue when the site took no more; 0: it does
         self.news: list[str] = []
         self.silent_since = 0.0
+        self.answered = False
 
     def send(self, index: int, message: dict[str, Any]) -> None:
         self.waiting[index] = self.units[message["unit"]]
@@ -79,11 +80,13 @@ class SlurmPool:
         """
         try:
             seen = {(t.name, t.index): t for t in queue.tasks(batches.names(self.store))}
-            self.silent_since = 0.0
+            self.silent_since, self.answered = 0.0, True
             yield from self.look(seen)
             if self.waiting:
                 yield from self.submit()
         except Silent as silent:
+            if not self.answered:
+                raise Refused(f"no answer: {silent}") from None
             yield from self.unanswered(str(silent))
         yield from ((-1, {"event": "note", "text": text}) for text in self.news)
         self.news.clear()

@@ -164,6 +164,15 @@ def test_a_silent_controller_fails_nobody(sweep: Sweep, fake: Any) -> None:
     assert sweep.events() == []
 
 
+def test_silence_from_the_beginning_is_an_error(
+    todo: list[Unit], tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.fails("squeue", "squeue: error: Unable to contact slurm controller\n")
+    with pytest.raises(Refused, match="no answer: Unable to contact slurm controller"):
+        Sweep(todo, tmp_path / "s", monkeypatch).events()
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_job_that_is_shown_no_more_is_gone_after_a_while(
     sweep: Sweep, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
