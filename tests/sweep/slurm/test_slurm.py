@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slurm
 
 SLURM = ("launcher=slurm", "launcher.poll=0.5", "exec.pack=1")
 TWO = (*SLURM, "launcher.units_per_job=2", "launcher.workers=2")  # units at once in one job
+HELD: dict[str, float] = {}  # job -> since when the queue was seen to hold it back
 # Workers save every half second instead of every half minute: what is lost at a crash is an interval.
 SAVING = """
 if "precisionlaws.sweep.worker" in sys.orig_argv:
@@ -104,9 +105,14 @@ def until(true: Callable[[], object], process: subprocess.Popen[str], seconds: f
 
 
 def hurry() -> None:
-    for line in run("squeue", "-hr", "-t", "PENDING", "-o", "%i %r").splitlines():
-        if line.endswith(" BeginTime"):
-            run("scontrol", "update", f"JobId={line.split()[0]}", "StartTime=now", code=None)
+    """Not at once: a node refuses a job whose former start it has not yet forgotten."""
+    lines = run("squeue", "-hr", "-t", "PENDING", "-o", "%i %r").splitlines()
+    held = {line.split()[0] for line in lines if line.endswith(" BeginTime")}
+    for job in HELD.keys() - held:
+        del HELD[job]
+    for job in held:
+        if time.monotonic() - HELD.setdefault(job, time.monotonic()) > 4:
+            run("scontrol", "update", f"JobId={job}", "StartTime=now", code=None)
 
 
 def ended(process: subprocess.Popen[str]) -> None:
