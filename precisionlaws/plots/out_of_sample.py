@@ -1,5 +1,6 @@
 """How far each law errs at runs larger than those it was fitted to, over all rolling origins."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,5 +40,10 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
 
 def numbers(fits: tuple[Fit, ...]) -> Any:
     """The table of `compare` over the laws of the fits, each on two bases."""
+    return _compared(tuple(fits)).copy()
+
+
+@lru_cache(maxsize=1)  # a report shows it twice
+def _compared(fits: tuple[Fit, ...]) -> Any:
     laws = list({f.law.full_name: f.law for f in fits}.values())
     return compare(fits[0].rows, on_bases(laws, BASES))

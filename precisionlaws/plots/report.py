@@ -87,11 +87,11 @@ def _frame(
     source: Any, where: str | None, columns: Mapping[str, str] | None, table: str | None
 ) -> tuple[Any, Path | None]:
     """The rows, and the store they are from if it is one."""
-    from precisionlaws.store import complete, load
+    from precisionlaws.store import load
     from precisionlaws.where import where as rows
 
     given = isinstance(source, str | Path)
-    frame: Any = load(source, columns, table) if given else complete(source)
+    frame: Any = load(source, columns, table) if given else source
     if where is not None:
         frame = rows(frame, where)
     if len(frame) == 0:

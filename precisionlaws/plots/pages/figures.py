@@ -2,7 +2,7 @@
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,9 @@ from precisionlaws.plots.style import COLORS, GREY
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MANY = 1500  # points of one artist: more are drawn as an image, which does not grow with them
-LINES = 40  # of one panel, likewise
+MANY = 4000  # points of a panel: more are drawn as an image, which does not grow with them
+LINES = 40  # of a panel, likewise
+FEW = 20  # points of a line that is drawn as a line all the same
 DPI = 170
 PIXELS = 105  # of the page to an inch of a figure
 INK = {
@@ -54,15 +55,19 @@ def inline(figure: "Figure", name: str, title: str) -> Html:
 
 def lighten(figure: "Figure") -> None:
     """Draw what has too many points as an image."""
+    for axes in figure.axes:
+        points = {a: _points(a) for a in axes.get_children()}
+        crowded = sum(points.values()) > MANY or len(axes.lines) > LINES
+        for artist, n in points.items():
+            if crowded and n > FEW:
+                artist.set_rasterized(True)
+
+
+def _points(artist: Any) -> int:
+    """Marks of a scatter or a line."""
     from matplotlib.collections import PathCollection
     from matplotlib.lines import Line2D
 
-    for axes in figure.axes:
-        crowded = len(axes.lines) > LINES
-        for artist in axes.get_children():
-            lines = isinstance(artist, Line2D) and (
-                crowded or len(np.ravel(artist.get_xdata())) > MANY
-            )
-            dots = isinstance(artist, PathCollection) and len(np.ravel(artist.get_offsets())) > 2 * MANY  # fmt: skip
-            if lines or dots:
-                artist.set_rasterized(True)
+    if isinstance(artist, Line2D):
+        return len(np.ravel(artist.get_xdata()))
+    return len(np.reshape(artist.get_offsets(), (-1, 2))) if isinstance(artist, PathCollection) else 0  # fmt: skip

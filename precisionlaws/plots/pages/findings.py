@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from precisionlaws.fitting import Fit, compare, fit
-from precisionlaws.fitting.compare import on_bases
+from precisionlaws.fitting import Fit, fit
 from precisionlaws.fitting.rows import select
 from precisionlaws.laws import OFF, Law
 from precisionlaws.laws import law as known
@@ -17,12 +16,12 @@ from precisionlaws.planning.beliefs import beliefs
 from precisionlaws.planning.costs import cost as cost_model
 from precisionlaws.planning.next import next_runs
 from precisionlaws.planning.widths import continuous
+from precisionlaws.plots import out_of_sample
 from precisionlaws.plots.style import spent
 
 FURTHER = 10.0  # times the compute of the largest run: what is planned where nothing is asked
 NEXT = 6  # runs
 COSTS = ("paper", "a100_int")
-BASES = ("chinchilla", "gamma")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,7 @@ def findings(
     return Findings(
         frame=frame, store=store, fits=tuple(made), plans=tuple(p for p in plans if p is not None), flops=C, largest=largest,
         widths=_try("best width by law", lambda: beliefs(bits, flops=budgets, costs=tuple(dict.fromkeys((cost, *COSTS)))), unsaid) if bits else None,
-        laws=_try("laws out of sample", lambda: compare(made[0].rows, on_bases(_laws(made), BASES)), unsaid) if made else None,
+        laws=_try("laws out of sample", lambda: out_of_sample.numbers(_plain(made)), unsaid) if made else None,
         next=_try("next runs", lambda: next_runs(bits[0], NEXT, flops=C, cost=cost), unsaid) if bits else None,
         unsaid=tuple(unsaid),
     )  # fmt: skip
@@ -101,8 +100,9 @@ def trained_low(frame: Any) -> bool:
     return any(c in frame and bool((frame[c] < OFF).any()) for c in ("P_w", "P_a", "P_kv"))
 
 
-def _laws(fits: Sequence[Fit]) -> list[Any]:
-    return list({f.law.full_name: f.law for f in fits if not f.law.paired or len(fits) == 1}.values())  # fmt: skip
+def _plain(fits: Sequence[Fit]) -> tuple[Fit, ...]:
+    """Fits of losses alone, where there are any."""
+    return tuple(f for f in fits if not f.law.paired) or tuple(fits)
 
 
 def _fitted(frame: Any, laws: Sequence[Law], unsaid: list[str]) -> list[Fit]:

@@ -203,7 +203,7 @@ def _drawn(found: Findings, kind: str) -> Any:
     if reads_store(kind):
         choices: list[Any] = [found.store]
     else:
-        plain = [f for f in found.fits if not f.law.paired]
+        plain = tuple(f for f in found.fits if not f.law.paired)
         sets: list[Sequence[Fit]] = [found.fits] if kind in EVERY else [plain] if kind not in FIRST else []  # fmt: skip
         choices = [s for s in (*sets, *([f] for f in found.fits)) if s]
     why = "no fit to draw"
