@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from precisionlaws.config import build
 from precisionlaws.overrides import option
 from precisionlaws.ptq.base import eval_id
-from precisionlaws.run import Exec, run_id
+from precisionlaws.run import Exec, Launcher, run_id
 from precisionlaws.store import Store, load
 from precisionlaws.sweep.engine import run_study
 from precisionlaws.sweep.launchers.local import Local
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    points: Iterable[Point], store: str | Path = "results", launcher: Local | None = None
+    points: Iterable[Point], store: str | Path = "results", launcher: Launcher | None = None
 ) -> "pd.DataFrame":
     """Compute every point that the store has not; the frame of all of them.
 
     Raises: RuntimeError naming the runs that failed, after all others are done.
     """
     chosen = tuple(points)
-    study = Study(
-        name="points", points=chosen, exec=default("exec"), launcher=launcher or Local(workers=None)
-    )
+    where = launcher or Local(workers=None)
+    exec = where.placed(default("exec"))
+    study = Study(name="points", points=chosen, exec=exec, launcher=where)
     outcome = run_study(study, Store(store), Silent(), retry=True)
     if outcome.failed:
         raise RuntimeError(f"{len(outcome.failed)} runs failed: {outcome.failed}")
