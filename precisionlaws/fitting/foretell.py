@@ -161,7 +161,7 @@ def _fit(rows: Rows, law: Law, edge: float, by: str, delta: float, resamples: in
     from precisionlaws.fitting.fit import fit
 
     whole = pd.concat([rows.loss, rows.delta], ignore_index=True)
-    small = whole[rolling.sizes(whole)[by] <= edge * (1 + rolling.SAME / 2)]
+    small: Table = whole[rolling.sizes(whole)[by] <= edge * (1 + rolling.SAME / 2)]
     how = "family" if resamples > 1 else "wald"
     return fit(small, law, delta=delta, resamples=resamples, intervals=how)
 

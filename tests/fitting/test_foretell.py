@@ -27,7 +27,7 @@ def frame() -> Any:
 
 
 def test_the_true_law_covers_and_beats_every_baseline(frame: Any) -> None:
-    table = holdout_delta(frame, "ptq_kumar", resamples=100)
+    table: Any = holdout_delta(frame, "ptq_kumar", resamples=100)
     pooled = table[table["origin"] == "all"].set_index("model")
     own = pooled.iloc[0]
     assert set(pooled.index[1:]) == {LAST, NONE}
@@ -37,7 +37,7 @@ def test_the_true_law_covers_and_beats_every_baseline(frame: Any) -> None:
 
 
 def test_an_origin_is_the_fit_of_the_smaller_runs(frame: Any) -> None:
-    table = holdout_delta(frame, "ptq_kumar", "N", resamples=30)
+    table: Any = holdout_delta(frame, "ptq_kumar", "N", resamples=30)
     last = table[(table["origin"] != "all") & (table["model"] != LAST)].iloc[-2]
     small, large = frame[frame["N"] <= last["up_to"]], frame[frame["N"] > last["up_to"]]
     large = large[large["P_post"] < 16]
