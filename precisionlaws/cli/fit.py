@@ -1,5 +1,6 @@
 """precisionlaws fit: law coefficients with intervals."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -168,6 +169,7 @@ def ranking(frame: Any, laws: list[Any], options: dict[str, Any], json: bool) ->
     else:
         print(printable("\n".join([*shown(found.table), "", *found.says])))
     if not found.measured.certified:
+        print("\nwarning: the fit behind N_eff/N is not certified at a minimum", file=sys.stderr)
         raise typer.Exit(3)
 
 
