@@ -16,7 +16,7 @@ BASES = ("chinchilla", "gamma")
 
 
 def figure(fits: tuple[Fit, ...]) -> "Figure":
-    """One line per law, the best first; filled: in the 95% model confidence set. In-sample errors are hollow."""
+    """One line per law, the best first; filled: in the 95% model confidence set; a grey tick is the error in sample."""
     table = numbers(fits)
     fig, (ax,) = canvas(6.4, 1.3 + 0.42 * len(table))
     for y, r in enumerate(table.to_dict("records")):
