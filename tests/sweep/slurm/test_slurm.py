@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,21 @@ def training(store: Path) -> dict[str, int]:
     return {unit: step for unit, step in found.items() if step > 0}
 
 
+@contextmanager
+def held(store: Path, *units: str) -> Iterator[None]:
+    """Workers that come no further, so that what they are told finds them at training on a machine of any speed."""
+    notes = {p.stem: json.loads(p.read_text()) for p in store.glob("claims/*.json")}
+    pids = [note["pid"] for unit, note in notes.items() if not units or unit in units]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def saved(store: Path) -> dict[str, int]:
     """Trunk -> the last step that a checkpoint of it holds, where its shorter run has not yet begun to decay."""
     found: dict[str, int] = {}
@@ -212,7 +228,10 @@ def test_requeued_cancelled_preempted_and_the_submitter_killed(
     before = saved(store)
     run("scontrol", "requeue", f"{job}_0")
     run("scancel", f"{job}_1")
-    run("sbatch", "--partition=first", "--exclusive", "--output=/dev/null", "--wrap=true")
+    third = json.loads(next(store.glob("jobs/*/tasks.jsonl")).read_text().splitlines()[2])[0]
+    with held(store, third["unit"]):
+        run("sbatch", "--partition=first", "--exclusive", "--output=/dev/null", "--wrap=true")
+        until(lambda: states()[f"{job}_2"] != "RUNNING", second)
     ended(second)
     same(store, smooth)
     told = disturbed.end(second)
@@ -234,8 +253,9 @@ def test_preempted_with_grace_with_and_without_a_signal_of_the_users(
     for wanted, name in ((True, "SIGUSR2"), (False, "SIGTERM")):
         slurm.user_signal(wanted)
         until(lambda: len(training(store)) == 2, process)
-        run("sbatch", "--partition=first", "--exclusive", "--output=/dev/null", "--wrap=true")
-        until(lambda name=name: f"{name}: saving" in logs(store), process)
+        with held(store):
+            run("sbatch", "--partition=first", "--exclusive", "--output=/dev/null", "--wrap=true")
+            until(lambda name=name: f"{name}: saving" in logs(store), process)
         until(lambda: not training(store), process)
     ended(process)
     same(store, smooth)
@@ -253,8 +273,9 @@ def test_a_node_that_fails_and_one_whose_daemon_is_killed(
     for fail in (slurm.crash, slurm.kill):
         until(lambda: len(training(store)) == 2, process)
         before = saved(store)
-        fail("n2")
-        until(lambda: set(states().values()) & {"PENDING", "NODE_FAIL"}, process)
+        with held(store):
+            fail("n2")
+            until(lambda: set(states().values()) & {"PENDING", "NODE_FAIL"}, process)
         slurm.node("n2")
         until(lambda: "RUNNING" in states().values(), process)
         until(lambda before=before: all(went_on(store)[u][-1] >= s for u, s in before.items()), process)  # fmt: skip
@@ -267,12 +288,8 @@ def test_a_job_whose_time_is_up(part: Path, smooth: Path, tmp_path: Path, distur
     store = tmp_path / "s"
     process = disturbed.begin(part, store, *TWO, "launcher.time=1", "launcher.signal=10")
     until(lambda: len(training(store)) == 2, process)
-    held = [json.loads(p.read_text())["pid"] for p in store.glob("claims/*.json")]
-    for pid in held:
-        os.kill(pid, signal.SIGSTOP)
-    until(lambda: "SIGUSR2: saving" in logs(store), process)
-    for pid in held:
-        os.kill(pid, signal.SIGCONT)
+    with held(store):
+        until(lambda: "SIGUSR2: saving" in logs(store), process)
     until(lambda: "is queued again" in logs(store), process)
     run("scontrol", "update", f"JobId={min(states()).split('_')[0]}", "TimeLimit=60")
     ended(process)
