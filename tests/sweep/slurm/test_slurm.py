@@ -291,6 +291,7 @@ def test_a_job_whose_time_is_up(part: Path, smooth: Path, tmp_path: Path, distur
     with held(store):
         until(lambda: "SIGUSR2: saving" in logs(store), process)
     until(lambda: "is queued again" in logs(store), process)
+    until(lambda: "PENDING" in states().values(), process)
     run("scontrol", "update", f"JobId={min(states()).split('_')[0]}", "TimeLimit=60")
     ended(process)
     same(store, smooth)
