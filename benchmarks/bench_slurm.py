@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "sweep" / "slurm"))
-from cluster import cluster  # noqa: E402
+from cluster import cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 SAMPLE = 50
 CLI = [sys.executable, "-P", "-m", "precisionlaws.cli"]
