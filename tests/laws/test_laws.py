@@ -49,7 +49,8 @@ def design(one: Law) -> pd.DataFrame:
     post = accepted(one, "P_post")
     if any("P_w" in t.COLUMNS for t in one.paired):
         widths += [{**w, "P_post": P} for w in widths for P in (3.0, 5.0) if max(w.values()) < 12]
-    return crossed((3e7, 6e7, 1.1e8, 2.2e8), (1.5e9, 6e9, 2.6e10), widths, seeds=1, post=post)
+    N, D = (3e7, 6e7, 1.1e8, 2.2e8, 4.4e8), (1.5e9, 3e9, 6e9, 1.2e10, 2.6e10)
+    return crossed(N, D, widths, seeds=1, post=post)
 
 
 def published(one: Law) -> Mapping[str, float]:
