@@ -65,7 +65,6 @@ def execute(
     leave: Leave | None = None,
 ) -> None:
     """One unit: train what is missing, then quantize. How far it is stands in its leases; `emit` tells how it ended."""
-    from precisionlaws.training.loop import Interrupted
     from precisionlaws.training.unit import Watch
 
     exec_: Exec = build(message["exec"], Exec)  # type: ignore[assignment]
@@ -84,7 +83,7 @@ def execute(
     def progress(name: str, step: int, steps: int, loss: float) -> None:
         if work.at != name:
             emit({"event": "at", "run": name, "step": step, "steps": steps})
-        work.at = name
+        work.at, work.doing = name, f"step {step} of {steps}"
         for lease in leases:
             lease.tell(name, step, steps, jobs[0][0].batch, loss)
 
@@ -95,10 +94,8 @@ def execute(
     work = Work(jobs, store, exec_, emit, Watch(progress, stop), quantizing, leave.training)
     try:
         with printed_to(store.log(message["unit"])):
-            work.do()
-        emit({"event": "done"})
-    except Interrupted:
-        emit({"event": "stopped"})
+            event = work.until_asked()
+        emit({"event": event})
     except Exception as error:  # one failed unit must not end the sweep
         fatal = isinstance(error, OSError) and error.errno in FATAL
         runs = [] if fatal else blame([run_id(r) for r, _ in jobs], work.at, store, error)
@@ -110,7 +107,7 @@ def execute(
 
 @dataclass
 class Work:
-    """A unit at work; `at`: the run that it is at, which is to blame for a failure."""
+    """A unit at work; `at`: the run that it is at, which is to blame for a failure; `doing`: how far."""
 
     jobs: Sequence[tuple[RunConfig, list[Ptq]]]
     store: Store
@@ -120,6 +117,19 @@ class Work:
     quantizing: Callable[[str], None]
     training: Callable[[], AbstractContextManager[None]]
     at: str = ""
+    doing: str = "its beginning"
+
+    def until_asked(self) -> str:
+        """done, or stopped, which the log says in a line: somebody's wish is no error."""
+        from precisionlaws.training.loop import Interrupted
+
+        try:
+            self.do()
+        except Interrupted:
+            line = f"{self.at}: interrupted at {self.doing}; the same command goes on\n"
+            os.write(2, line.encode())
+            return "stopped"
+        return "done"
 
     def do(self) -> None:
         """With as large a micro-batch as memory holds."""
@@ -156,7 +166,7 @@ class Work:
         for run, ptqs in self.jobs:
             if failed and not self.store.has(run_id(run)):
                 continue
-            self.at = run_id(run)
+            self.at, self.doing = run_id(run), "quantization"
             if ptqs:
                 self.quantizing(self.at)
             quantize_run(run, ptqs, self.store, self.exec, stop=self.watch.stop)

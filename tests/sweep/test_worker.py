@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,12 @@ def test_stopped_anywhere_and_gone_on_with(tiny: list[str], tmp_path: Path, look
 
     execute(unit, Store(tmp_path / "a"), told.append, stop)
     assert told[-1] == {"event": "stopped"}
+    (line,) = Store(tmp_path / "a").log(unit["unit"]).read_text().splitlines()
+    said = re.fullmatch(
+        r"(\S+): interrupted at step (\d+) of (10|20); the same command goes on", line
+    )
+    assert said, line
+    assert said[1] in {run_id(compose([*tiny, "data.eval_tokens=2048", f"tokens={D}"])) for D in (1280, 2560)}  # fmt: skip
     work(unit, tmp_path / "a")
     work(unit, tmp_path / "b")
     a, b = (load(tmp_path / name).drop(columns="seconds") for name in "ab")
