@@ -188,12 +188,15 @@ def gc(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Clear trunk checkpoints that no unfinished run needs, and what killed processes left behind."""
+    """Clear checkpoints of trunks that no unfinished run needs, what killed processes left behind, and the
+    folders of Slurm jobs that have ended with all they were to do in the store."""
+    from collections import Counter
+
     from precisionlaws.store import opened
     from precisionlaws.sweep.upkeep import clear, debris, idle_trunks, size
 
     one = opened(store)
-    found = [*idle_trunks(one), *debris(one)]
+    found = [*idle_trunks(one), *debris(one), *jobs_of(one)]
     sizes = [size(f.path) for f in found]
     if json:
         print_json([{"path": str(f.path), "what": f.what, "bytes": n} for f, n in zip(found, sizes, strict=True)])  # fmt: skip
@@ -203,7 +206,24 @@ def gc(
     if not dry_run:
         clear(found)
     if not json:
+        for what, count in Counter(f.what for f in found).items():
+            print(f"{count:>9,}  {what}")
         print(f"{len(found)} files, {bytes_(sum(sizes))} {'to clear' if dry_run else 'cleared'}")
+
+
+def jobs_of(store: Any) -> list[Any]:
+    """Folders of jobs that have ended; none, and why, where that cannot be known."""
+    import sys
+
+    from precisionlaws.config import ConfigError
+    from precisionlaws.sweep.slurm.manage import ended
+    from precisionlaws.sweep.slurm.queue import Silent
+
+    try:
+        return list(ended(store))
+    except (ConfigError, Silent) as error:
+        print(f"folders of Slurm jobs are kept: {error}", file=sys.stderr)
+        return []
 
 
 def rows_of(store: Path, where: str | None) -> Any:

@@ -228,6 +228,7 @@ def debris(store: Store) -> Iterator[Finding]:
     folders += [store.root / "runs" / n for n in sorted(listed(store.root / "runs"))]
     folders += [f / "points" for f in folders[3:]]
     folders += [store.root / "trunks" / n for n in sorted(listed(store.root / "trunks"))]
+    folders += [store.root / "jobs"]  # one that gc was at when it was killed
     for folder in folders:
         for name in sorted(listed(folder)):
             path = folder / name

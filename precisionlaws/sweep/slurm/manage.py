@@ -1,13 +1,15 @@
 """From anywhere: what a sweep would submit, its scripts without submission, what is in the queue, the end of it."""
 
 import math
+import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from precisionlaws.config import ConfigError
-from precisionlaws.store import Store
+from precisionlaws.store import Store, listed, read_row
 from precisionlaws.sweep.points import Study
 from precisionlaws.sweep.rates import Rates, rates
 from precisionlaws.sweep.recorded import record
@@ -15,6 +17,7 @@ from precisionlaws.sweep.schedule import Progress, progress, units
 from precisionlaws.sweep.slurm import batches, queue
 from precisionlaws.sweep.slurm.batches import Batch
 from precisionlaws.sweep.slurm.script import batches as batches_of
+from precisionlaws.sweep.upkeep import OLD_SECONDS, Finding
 
 ASK_SECONDS = 10.0  # between two questions to Slurm, which others ask too
 DEFAULT = 1001  # Slurm's own MaxArraySize
@@ -105,3 +108,41 @@ def cancel(store: Store, study: str | None = None) -> dict[str, int]:
     batches.mark_cancelled(batches.root(store) / n for n in {t.name for t in live})
     queue.cancel(sorted({t.job for t in live}))
     return dict(Counter(t.name for t in live))
+
+
+def ended(store: Store) -> Iterator[Finding]:
+    """Folders of the user's batches that are in no queue, have all they were to do in the store, and rest for an
+    hour. One that failed or was cancelled halfway stays, with its logs.
+
+    Raises: ConfigError, Silent when there are such and Slurm cannot be asked.
+    """
+    folders = [batches.root(store) / name for name in sorted(batches.names(store))]
+    able = [f for f in folders if f.is_dir() and at_rest(f) and fulfilled(store, f)]
+    known = {t.name for t in queue.tasks()} if able else set()
+    for folder in able:
+        if folder.name not in known:
+            yield Finding(
+                folder, "jobs that have ended, with all they were to do in the store", False
+            )
+
+
+def at_rest(folder: Path) -> bool:
+    """Whether it is the user's, whose queue can be asked for, and nothing in it has changed for long."""
+    files = [folder, *(folder / name for name in listed(folder))]
+    try:
+        newest = max(f.stat().st_mtime for f in files)
+        return folder.stat().st_uid == os.getuid() and time.time() - newest > OLD_SECONDS
+    except FileNotFoundError:  # somebody is at it
+        return False
+
+
+def fulfilled(store: Store, folder: Path) -> bool:
+    """Whether every point of every job is there, or never will be as its run diverged."""
+    asked = [
+        (run, e) for task in batches.read_tasks(folder) for m in task for run, e in m["points"]
+    ]
+    return bool(asked) and all(store.has(run, e) or diverged(store, run) for run, e in asked)
+
+
+def diverged(store: Store, run: str) -> bool:
+    return store.has(run) and read_row(store.result(run)).get("status") == "diverged"

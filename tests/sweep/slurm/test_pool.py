@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from precisionlaws.cli import app
 from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import option
 from precisionlaws.run import Exec, Launcher, run_id
@@ -16,6 +18,7 @@ from precisionlaws.sweep.rates import IDLE
 from precisionlaws.sweep.schedule import Unit, unit_of, units
 from precisionlaws.sweep.slurm import batches, manage, pool, script
 from precisionlaws.sweep.slurm.pool import SlurmPool, last_words
+from precisionlaws.sweep.slurm.queue import Silent
 
 EXEC = Exec(device="cpu", threads=1, pack=1)
 
@@ -327,3 +330,45 @@ def test_without_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "submitit.slurm.slurm", None)
     with pytest.raises(ConfigError, match=r"pip install 'precisionlaws\[slurm\]'"):
         script.header()
+
+
+def test_gc_clears_what_ended_with_all_it_was_to_do(
+    sweep: Sweep, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch per kind of unit here; whatever is not known to be over stays."""
+    fake.says("squeue", "")
+    sweep.events()
+    root, names = batches.root(sweep.store), sweep.batches()
+
+    def found(later: float = 3601.0) -> list[str]:
+        now = max(p.stat().st_mtime for p in root.rglob("*"))
+        monkeypatch.setattr(manage.time, "time", lambda: now + later)
+        return [f.path.name for f in manage.ended(sweep.store)]
+
+    for unit in sweep.todo:
+        assert found() == []
+        sweep.finish(unit)
+    asked = len(fake.calls("squeue"))
+    assert found(3599.0) == []
+    assert len(fake.calls("squeue")) == asked  # nothing to ask for
+    assert found() == sorted(names)
+    fake.says("squeue", f"1|0|COMPLETED|None|{names[0]}\n")  # it is still remembered
+    assert found() == sorted(names[1:])
+    fake.says("squeue", "")
+    point = next(sweep.store.root.glob("runs/*/points/*"))
+    point.unlink()
+    assert len(found()) == len(names) - 1
+    write(
+        point.parent.parent / "result.json", '{"status": "diverged"}'
+    )  # there never will be a point
+    assert found() == sorted(names)
+    fake.fails("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n")
+    with pytest.raises(Silent, match="Unable to contact"):
+        found()
+    runs = CliRunner().invoke(app, ["runs", "gc", str(sweep.store.root)])
+    assert (runs.exit_code, sorted(sweep.batches())) == (0, sorted(names))
+    assert "folders of Slurm jobs are kept: slurm_load_jobs error: Unable" in runs.stderr
+    (fake.root / "squeue.err").unlink()
+    runs = CliRunner().invoke(app, ["runs", "gc", str(sweep.store.root)])
+    assert "jobs that have ended, with all they were to do in the store" in runs.stdout
+    assert sweep.batches() == []
