@@ -117,12 +117,20 @@ def results(store: Path) -> tuple[str, str]:
 
 
 def cluster(store: Path) -> tuple[str, str]:
+    """Whether Slurm is here, and answers."""
+    from precisionlaws.sweep.engine import Refused
+    from precisionlaws.sweep.slurm.queue import Silent, most_tasks
+
     if shutil.which("sbatch") is None:
         return NOTE, "no sbatch on the PATH: sweeps run on this machine"
     if importlib.util.find_spec("submitit") is None:
         return NOTE, "Slurm is here, submitit is not: pip install 'precisionlaws[slurm]'"
     inside = f", inside job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
-    return OK, f"Slurm: launcher=slurm{inside}"
+    try:
+        most = most_tasks()
+    except (Silent, Refused, ConfigError) as error:
+        return NOTE, f"sbatch is here, but launcher=slurm cannot work{inside}: {error}"
+    return OK, f"Slurm answers{inside}: launcher=slurm, up to {most:,} jobs in an array"
 
 
 CHECKS: dict[str, Callable[[Path], tuple[str, str]]] = {

@@ -58,3 +58,33 @@ def test_exit_code_and_json(
     found = json.loads(capsys.readouterr().out)
     assert [f["what"] for f in found] == PARTS
     assert {f["state"] for f in found} <= {"ok", "note", "bad"}
+
+
+@pytest.mark.parametrize(
+    ("says", "state", "words"),
+    [
+        ("echo MaxArraySize = 501", doctor.OK, "Slurm answers: launcher=slurm, up to 501 jobs"),
+        ("echo MaxArraySize = 0", doctor.NOTE, "takes no job arrays"),
+        ("echo scontrol: error: no controller >&2; exit 1", doctor.NOTE, "cannot work: no controller"),
+    ],
+)  # fmt: skip
+def test_slurm_is_asked(
+    says: str, state: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name in ("sbatch", "scontrol"):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o700)
+    found = doctor.cluster(tmp_path)
+    assert found[0] == state
+    assert words in found[1]
+
+
+def test_where_no_slurm_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.cluster(tmp_path) == (
+        doctor.NOTE,
+        "no sbatch on the PATH: sweeps run on this machine",
+    )

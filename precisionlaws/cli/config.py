@@ -11,6 +11,9 @@ app = typer.Typer(
 )
 
 
+OPTIONS = ("table", "law", "cost", "launcher", "exec", "ptq")  # no part of a run's config
+
+
 @app.command("list")
 def list_(
     group: Annotated[
@@ -36,11 +39,13 @@ def list_(
 
 @app.command()
 def show(overrides: Overrides = None) -> None:
-    """The run that the overrides describe: every field, its name, its counts. Also table=, law= and cost=NAME."""
+    """The run that the overrides describe: every field, its name, its counts. Also table=, law=, cost=,
+    launcher=, exec= and ptq=NAME, with what their files say of each field."""
     import yaml
 
     group, _, name = (overrides or [""])[0].partition("=")
-    if group in ("table", "law", "cost"):
+    if group in OPTIONS:
+        alone(overrides or [])
         print(table(name) if group == "table" else option(group, name), end="")
         return
 
@@ -58,8 +63,18 @@ def show(overrides: Overrides = None) -> None:
     print(f"# of {run.batch:,} tokens, peak learning rate {run.optimizer.lr:g}")
 
 
+def alone(overrides: list[str]) -> None:
+    """An option of these groups is shown as its file has it."""
+    from precisionlaws.config import ConfigError
+
+    if len(overrides) > 1:
+        raise ConfigError(
+            f"config show {overrides[0]} shows its defaults and takes nothing else, got {' '.join(overrides[1:])}"
+        )
+
+
 def option(group: str, name: str) -> str:
-    """The file of a law or a cost model, which says where its numbers are from."""
+    """The file of an option, which says where its numbers are from, or what its fields do."""
     from precisionlaws.config import ConfigError, nearest
     from precisionlaws.overrides import CONF
 

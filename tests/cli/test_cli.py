@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from precisionlaws.cli import main
+from precisionlaws.cli import config, main
+from precisionlaws.config import ConfigError
 
 CLI = [sys.executable, "-m", "precisionlaws.cli"]
 
@@ -129,6 +130,20 @@ def test_config_show_names_the_run(tmp_path: Path) -> None:
     assert "# run_id llama-d2w16-62464-fp-s0-" in done.stdout
     assert "N 6,656" in done.stdout
     assert "neff_kumar" in run("config", "list", "law", cwd=tmp_path).stdout
+
+
+def test_config_shows_what_is_no_part_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    config.list_("launcher")
+    assert capsys.readouterr().out.split() == ["launcher", "local", "slurm"]
+    config.show(["launcher=slurm"])
+    assert "units_per_job: 1 " in capsys.readouterr().out
+    for wrong, words in {
+        ("launcher=slrum",): "no launcher 'slrum'; did you mean 'slurm'",
+        ("launcher",): "no launcher ''; valid: local, slurm",
+        ("launcher=slurm", "launcher.gpus=2"): "takes nothing else, got launcher.gpus=2",
+    }.items():
+        with pytest.raises(ConfigError, match=words):
+            config.show([*wrong])
 
 
 @pytest.mark.slow
