@@ -8,22 +8,25 @@ then *passes*, in which each block takes the best place given the errors of all 
 Beyond the paper: every number of inputs and outputs (a number of inputs that eight does not divide is filled
 up with inputs that are always zero: their codes are stored and counted, nothing else); 2 to 8 bits; a block
 changes in a pass only where that lowers tr(E H Eᵀ), and passes end where this falls by less than a
-thousandth of itself. Fine-tuning is not done here.
+thousandth of itself. Fine-tuning, an option, is in tuning.py.
 
-Stored: codes, a sign per input and per output, and one scale (bfloat16: its rounding happens before anything
-is rounded by it, so only its range matters).
+Stored: codes, a sign per input and per output (a float16 number each after fine-tuning), and one scale
+(bfloat16: its rounding happens before anything is rounded by it, so only its range matters).
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from precisionlaws.config import ConfigError, ranged
+from precisionlaws.config import ConfigError, neutral, ranged
 from precisionlaws.ptq.base import Calibrated, Quantized, bits_of
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, nn
+
+    from precisionlaws.ptq.calibration import Calibration
+    from precisionlaws.ptq.incoherence import Rotation
 
 WIDTH = 8  # inputs rounded together
 
@@ -34,6 +37,7 @@ class QuipSharp(Calibrated):
     bits: int = ranged(2, 8)
     passes: int = ranged(0)  # at most; after LDLQ
     percdamp: float = ranged(0, 1)  # share of the mean of H's diagonal that is added to it
+    finetune: Literal["none", "blocks", "end_to_end", "both"] = neutral("none")
 
     def check(self, shape: Sequence[int], name: str = "the matrix") -> None:
         if 0 in shape:
@@ -68,13 +72,34 @@ class QuipSharp(Calibrated):
         return Quantized(weight, payload, bits_of(payload, self.bits, W.numel()), info)
 
     def decode(self, payload: "Mapping[str, Tensor]", shape: Sequence[int]) -> "Tensor":
-        from precisionlaws.ptq import incoherence, vectors
+        points = self.points(payload, shape)
+        rotation = self.rotation(payload, shape)
+        return rotation.back(points)[:, : shape[1]].contiguous()
+
+    def points(self, payload: "Mapping[str, Tensor]", shape: Sequence[int]) -> "Tensor":
+        """(out, in filled up), before it is rotated back"""
+        from precisionlaws.ptq import vectors
+
+        X = vectors.decoded(payload["codes"], self.bits, (shape[0], filled(shape[1])))
+        return X * payload["scale"].float()
+
+    def rotation(self, payload: "Mapping[str, Tensor]", shape: Sequence[int]) -> "Rotation":
+        from precisionlaws.ptq.incoherence import Rotation
         from precisionlaws.ptq.packing import unpack
 
-        rows, columns = shape[0], filled(shape[1])
-        rotation = incoherence.Rotation.of(unpack(payload["signs"], 1, rows + columns), rows)
-        X = vectors.decoded(payload["codes"], self.bits, (rows, columns))
-        return rotation.back(X * payload["scale"].float())[:, : shape[1]].contiguous()
+        if "outputs" in payload:
+            return Rotation(payload["outputs"].float(), payload["inputs"].float())
+        return Rotation.of(unpack(payload["signs"], 1, shape[0] + filled(shape[1])), shape[0])
+
+    def quantize_model(
+        self, model: "nn.Module", calibration: "Calibration | None", seed: int
+    ) -> dict[str, Quantized]:
+        if self.finetune == "none":
+            return super().quantize_model(model, calibration, seed)
+        from precisionlaws.ptq import tuning
+
+        assert calibration is not None  # application.check
+        return tuning.quantize_model(self, model, calibration, seed)
 
 
 def filled(inputs: int) -> int:
