@@ -55,7 +55,13 @@ def seeds_override(seeds: int | None, overrides: Sequence[str]) -> list[str]:
 
 
 def foresee(
-    plan: Any, done: Any, known: Any, budget: str | None, named: Sequence[str], target: str | None
+    plan: Any,
+    files: Any,
+    done: Any,
+    known: Any,
+    budget: str | None,
+    named: Sequence[str],
+    target: str | None,
 ) -> tuple[Any, Foresight]:
     """The study, trimmed to the budget if there is one, and what it is expected to tell."""
     wanted = targets(target, named)
@@ -75,7 +81,7 @@ def foresee(
     whole = [{e.name: e for e in d.expected()} for d in before]  # trimming takes `before` apart
     cut = Foresight({}, [])
     if seconds is not None:
-        plan, cut = trimmed(plan, done, known, budget or "", seconds, before)
+        plan, cut = trimmed(plan, files, done, known, budget or "", seconds, named, before)
     if cut.numbers.get("dropped"):
         after = [Design(p, design(plan.points)) for p in believed]
         seen = expectation(after, whole, bool(named), wanted)
@@ -85,22 +91,38 @@ def foresee(
 
 
 def trimmed(
-    plan: Any, done: Any, known: Any, text: str, seconds: float, before: Sequence[Any]
-) -> tuple[Any, Foresight]:
+    plan: Any, files: Any, done: Any, known: Any, text: str, seconds: float, named: Sequence[str],
+    before: Sequence[Any],
+) -> tuple[Any, Foresight]:  # fmt: skip
+    """As when this sweep was begun, if it was; else trimmed now."""
     from precisionlaws.planning.information import Worth
-    from precisionlaws.sweep.budget import trim, words
+    from precisionlaws.sweep.budget import as_before, trim, words
+    from precisionlaws.sweep.recorded import budget_name, cut_before
 
-    left = {(p.run_id, p.eval_id) for p in done.missing(plan.points)}
-    cut = trim(
-        plan.points, lambda p: (p.run_id, p.eval_id) not in left, seconds,
-        plan.launcher.count(plan.exec.threads), known, Worth(before),
-    )  # fmt: skip
+    left, workers = {(p.run_id, p.eval_id) for p in done.missing(plan.points)}, plan.launcher.count(plan.exec.threads)  # fmt: skip
+    here = done.here(plan.points)
+    name = budget_name(seconds, named, here)
+    earlier = cut_before(files, plan.name, plan.overrides, name)
+
+    def ready(p: Any) -> bool:
+        return (p.run_id, p.eval_id) not in left
+
+    if earlier is None:
+        cut = trim(plan.points, ready, seconds, workers, known, Worth(before))
+    else:
+        gone = {p.run_id for p in here} - {j.run for j in earlier.jobs}
+        stay = [p for p in plan.points if p.run_id not in gone]
+        cut = as_before(plan.points, stay, ready, workers, known)
+    planned = None if earlier is None else str(files.study(earlier.key))
     kept = {p.run_id for p in cut.kept}
     numbers = {
         "seconds": seconds, "before": cut.before, "after": cut.after,
         "dropped": [n for n in dict.fromkeys(p.run_id for p in plan.points) if n not in kept],
+        "planned": planned,
     }  # fmt: skip
-    return replace(plan, points=cut.kept), Foresight(numbers, words(cut, text))
+    return replace(plan, points=cut.kept, budget=name), Foresight(
+        numbers, words(cut, text, planned)
+    )
 
 
 def expectation(

@@ -83,7 +83,7 @@ def command(
     plan, files = study(name, seeds_override(seeds, overrides or [])), Store(store)
     others = None if done is None else elsewhere(done)
     now, known = progress(files, plan.points, others), rates(files, plan.exec)
-    plan, seen = foresee(plan, now, known, budget, prior or [], target)
+    plan, seen = foresee(plan, files, now, known, budget, prior or [], target)
     if dry_run:
         from precisionlaws.sweep.dry_run import estimate, table
         from precisionlaws.sweep.memory import free_bytes

@@ -115,6 +115,23 @@ def trim(
     return Trimmed(kept=kept, dropped=tuple(gone.values()), before=before, after=grid.wall(workers))
 
 
+def as_before(
+    points: Sequence[Point],
+    kept: Sequence[Point],
+    done: Callable[[Point], bool],
+    workers: int,
+    known: Rates,
+) -> Trimmed:
+    """The cut that was made when the sweep was begun."""
+    grid, stay = Grid(points, done, known), {p.run_id for p in kept}
+    before = grid.wall(workers)
+    grid.change([n for n in grid.todo if n not in stay], drop=True)
+    gone = {p.run_id: p.run for p in points if p.run_id not in stay}
+    return Trimmed(
+        kept=tuple(kept), dropped=tuple(gone.values()), before=before, after=grid.wall(workers)
+    )
+
+
 class Grid:
     """The runs of a study, which of them are gone, and what the others cost."""
 
@@ -280,8 +297,18 @@ def refill(grid: Grid, worth: Worth, seconds: float, workers: int) -> None:
             return
 
 
-def words(t: Trimmed, budget: str) -> list[str]:
-    """What was dropped, by name: all runs of a config at some D, grouped over seeds."""
+def words(t: Trimmed, budget: str, planned: str | None = None) -> list[str]:
+    """What was dropped, by name: all runs of a config at some D, grouped over seeds.
+
+    planned: the file of the plan that goes on.
+    """
+    if planned is not None:
+        gone = len(t.dropped)
+        return [
+            f"  budget  {budget}: as when it was begun, {gone} of {gone + len({p.run_id for p in t.kept})} runs "
+            f"dropped, about {duration(t.after)} to go; to plan anew remove {planned}",
+            *(f"  dropped {text}" for text in names(t.dropped)),
+        ]
     if not t.dropped:
         return [f"  budget  {budget}: all of it fits (about {duration(t.before)})"]
     return [

@@ -81,7 +81,7 @@ def run_study(
     store.check_writable()
     study.launcher.ready()
     earlier = files(store)
-    plan = record(store, study.name, study.overrides, before.here(study.points))
+    plan = record(store, study.name, study.overrides, before.here(study.points), study.budget)
     pool: Pool = study.launcher.pool(store, study.exec, todo, study.name)  # type: ignore[attr-defined]
     dispatcher = Dispatcher(study, store, pool, view, list(todo), outcome, max_failures, elsewhere)
     view.begin(todo, len(pool.workers), store, plan.key)

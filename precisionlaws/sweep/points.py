@@ -47,6 +47,7 @@ class Study:
     plot: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    budget: str = ""  # names what it was trimmed by: sweep/recorded.py keeps the cut
 
 
 def study(name: str, overrides: Iterable[str] = ()) -> Study:

@@ -43,6 +43,7 @@ class Plan:
     overrides: tuple[str, ...]
     jobs: tuple[Job, ...]  # runs of one unit stand together, by steps
     key: str = ""  # names its file
+    budget: str = ""  # of a study that was trimmed: names what it was trimmed by
 
     @property
     def work(self) -> set[tuple[str, tuple[str, ...]]]:
@@ -50,17 +51,19 @@ class Plan:
         return {(j.run, tuple(sorted(j.points))) for j in self.jobs}
 
 
-def record(store: Store, name: str, overrides: Sequence[str], points: Iterable[Point]) -> Plan:
+def record(
+    store: Store, name: str, overrides: Sequence[str], points: Iterable[Point], budget: str = ""
+) -> Plan:
     """Keep what is to be done; the same work under the same name is one file, that of the first time."""
     jobs = tuple(job for unit in units(points) for job in jobs_of(unit))
-    plan = Plan(name, tuple(overrides), jobs)
+    plan = Plan(name, tuple(overrides), jobs, budget=budget)
     for file in files(store):
         with suppress(ConfigError):  # damaged: `runs verify` and `jobs watch` say so
             other = read(store, file)
-            if other.name == name and other.work == plan.work:
+            if (other.name, other.work, other.budget) == (name, plan.work, budget):
                 return other
     node = {"schema": SCHEMA, "study": name, "overrides": plan.overrides, "jobs": [*map(asdict, jobs)]}  # fmt: skip
-    text = json.dumps(node)
+    text = json.dumps(node | ({"budget": budget} if budget else {}))
     key = f"{name}-{digest(text)[:8]}"
     write(store.study(key), text + "\n", replace=False)
     return replace(plan, key=key)
@@ -74,6 +77,23 @@ def jobs_of(unit: Unit) -> list[Job]:
         )
         for run, ptqs in zip(unit.runs, unit.ptqs, strict=True)
     ]  # fmt: skip
+
+
+def budget_name(seconds: float, priors: Sequence[str], points: Iterable[Point]) -> str:
+    """What a cut of these points by --budget and --prior is found again by."""
+    keys = sorted((p.run_id, p.eval_id) for p in points)
+    return f"{seconds:g}s-{digest(json.dumps([list(priors), keys]))}"
+
+
+def cut_before(store: Store, name: str, overrides: Sequence[str], budget: str) -> Plan | None:
+    """The plan of the same command, if it was begun: a sweep that goes on does the same, however long it has
+    taken so far and whatever is known by now of the speed of this machine."""
+    for file in files(store):
+        with suppress(ConfigError):
+            plan = read(store, file)
+            if (plan.name, plan.overrides, plan.budget) == (name, tuple(overrides), budget):
+                return plan
+    return None
 
 
 def plans(store: Store) -> list[Plan]:
@@ -92,6 +112,7 @@ def read(store: Store, name: str) -> Plan:
     try:
         jobs = tuple(Job(**j | {"points": tuple(j["points"])}) for j in node["jobs"])
         overrides = tuple(map(str, node["overrides"]))
-        return Plan(str(node["study"]), overrides, jobs, name.removesuffix(".json"))
+        key, budget = name.removesuffix(".json"), str(node.get("budget", ""))
+        return Plan(str(node["study"]), overrides, jobs, key, budget)
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no recorded study ({error}); remove it") from None

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from precisionlaws.cli.foresight import trimmed
 from precisionlaws.config import ConfigError
 from precisionlaws.planning.information import Design, Worth
 from precisionlaws.planning.prior import default
+from precisionlaws.store import Store, write
 from precisionlaws.sweep.budget import Grid, Trimmed, budget_seconds, design, names, trim
 from precisionlaws.sweep.dry_run import wall
 from precisionlaws.sweep.points import Point, Study, study
-from precisionlaws.sweep.rates import IDLE
-from precisionlaws.sweep.schedule import units
+from precisionlaws.sweep.rates import IDLE, Rates
+from precisionlaws.sweep.recorded import record
+from precisionlaws.sweep.schedule import progress, units
 
 CLI = [sys.executable, "-m", "precisionlaws.cli", "sweep"]
 
@@ -251,3 +254,34 @@ def test_what_is_kept_tells_more_than_a_random_cut_of_the_same_cost(
         others.append(spread(prior, kept))
     whole = spread(prior, demo.points)
     assert whole < ours < 0.9 * float(np.median(others)), (whole, ours, others)
+
+
+def test_a_sweep_that_goes_on_keeps_its_cut(tmp_path: Path) -> None:
+    """Whatever is finished and known of the speed by then; of another command nothing is kept."""
+    made, store = study("demo", ["seed=0"]), Store(tmp_path)
+    table = design(made.points)
+    slow, fast = Rates(overall=4.0), Rates()
+
+    def cut(known: Rates, text: str = "2min", named: Sequence[str] = ()) -> tuple[Study, Any]:
+        now = progress(store, made.points)
+        believed = [Design(default(table), table)]
+        return trimmed(made, store, now, known, text, budget_seconds(text), named, believed)
+
+    first, seen = cut(slow)
+    assert 0 < len(first.points) < len(made.points)
+    assert seen.numbers["planned"] is None
+    assert cut(fast)[0].points != first.points  # not begun
+    plan = record(store, first.name, first.overrides, first.points, first.budget)
+    again, seen = cut(fast)
+    assert again == first
+    assert seen.numbers["planned"] == str(store.study(plan.key))
+    assert seen.numbers["after"] < seen.numbers["before"]
+    assert f"to plan anew remove {store.study(plan.key)}" in seen.lines[0]
+    for name in list(dict.fromkeys(p.run_id for p in first.points))[:3]:
+        write(store.result(name), '{"status": "finished"}')
+    assert cut(fast)[0] == first
+    assert record(store, again.name, again.overrides, again.points, again.budget) == plan
+    assert cut(fast, "3min")[0].points != first.points
+    assert cut(fast, named=["another"])[0].points != first.points
+    store.study(plan.key).unlink()
+    assert cut(fast)[0].points != first.points
