@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), torch's fused implementation."""
+"""AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), by torch's fused kernel."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -7,7 +7,7 @@ from precisionlaws.config import ranged
 from precisionlaws.optim.base import Optim
 
 if TYPE_CHECKING:
-    import torch
+    from precisionlaws.optim.adamw_update import AdamWUpdate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,7 @@ class AdamW(Optim):
     def elementwise(self) -> bool:
         return True
 
-    def update(self, groups: list[dict[str, Any]]) -> "torch.optim.AdamW":
-        import torch
+    def update(self, groups: list[dict[str, Any]]) -> "AdamWUpdate":
+        from precisionlaws.optim.adamw_update import AdamWUpdate
 
-        betas = (self.beta1, self.beta2)
-        return torch.optim.AdamW(groups, lr=self.lr or 0.0, betas=betas, eps=self.eps, fused=True)
+        return AdamWUpdate(groups, lr=self.lr or 0.0, betas=(self.beta1, self.beta2), eps=self.eps)

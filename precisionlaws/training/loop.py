@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from precisionlaws.data.batches import Batches
+from precisionlaws.optim.clip import clip_grad_norm
 from precisionlaws.quant.attachment import clocks, weights_quantized_once
 from precisionlaws.run import RunConfig
 from precisionlaws.training.objectives import pairs
@@ -64,9 +65,10 @@ def advance(
             clock.step, clock.active = state.step, state.step >= run.quantized_from
         ids = torch.from_numpy(batches.at(state.step)).to(device)
         loss = backward(state, ids, run.micro_batch or micro_batch)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        norm = clip_grad_norm(parameters, clip)
         state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         rows.append((state.step, loss, now, norm))
         state.step += 1
         due = state.step % FLUSH == 0 or time.perf_counter() - start > LOOK_SECONDS
