@@ -73,7 +73,7 @@ class Gpt(Model):
         return size.depth * 2 * 2 * context * size.width
 
     def build(self, size: Size, vocab: int, context: int) -> "Decoder":
-        from precisionlaws.models import parts
+        from precisionlaws.models import attention, parts
 
         C, L, F, eps = size.width, size.depth, self.inner(size), self.norm_eps
         kv_heads, norm = self.keys(size) // size.head_dim, eps if self.qk_norm else None
@@ -82,7 +82,7 @@ class Gpt(Model):
         blocks = [
             parts.Block(
                 parts.LayerNorm(C, eps),
-                parts.Attention(C, size.heads, kv_heads, L, bias=True, qk_norm=norm),
+                attention.Attention(C, size.heads, kv_heads, L, bias=True, qk_norm=norm),
                 parts.LayerNorm(C, eps),
                 parts.MLP(C, F, L, act),
             )

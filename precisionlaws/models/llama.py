@@ -78,17 +78,19 @@ class Llama(Model):
         return size.depth * 2 * 2 * context * size.width
 
     def build(self, size: Size, vocab: int, context: int) -> "Decoder":
-        from precisionlaws.models import parts
+        from precisionlaws.models import attention, parts
 
         C, (kv, F), eps = size.width, self.dims(size), self.norm_eps
         D = size.head_dim
-        q_rope = parts.Rope(D, size.heads, context, self.rope_base)
-        k_rope = parts.Rope(D, kv // D, context, self.rope_base)
+        q_rope = attention.Rope(D, size.heads, context, self.rope_base)
+        k_rope = attention.Rope(D, kv // D, context, self.rope_base)
         norm, act = eps if self.qk_norm else None, parts.ACTIVATIONS[self.activation]
         blocks = [
             parts.Block(
                 parts.RMSNorm(C, eps),
-                parts.Attention(C, size.heads, kv // D, size.depth, (q_rope, k_rope), qk_norm=norm),
+                attention.Attention(
+                    C, size.heads, kv // D, size.depth, (q_rope, k_rope), qk_norm=norm
+                ),
                 parts.RMSNorm(C, eps),
                 parts.GatedMLP(C, F, size.depth, act),
             )

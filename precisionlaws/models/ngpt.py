@@ -78,10 +78,10 @@ class Ngpt(Model):
         return size.depth * 2 * 2 * context * size.width
 
     def build(self, size: Size, vocab: int, context: int) -> "Decoder":
-        from precisionlaws.models import parts, unit_parts
+        from precisionlaws.models import attention, parts, unit_parts
 
         C, D, F = size.width, size.head_dim, self.inner(size)
-        rope = unit_parts.PublicRope if self.rope == "public" else parts.Rope
+        rope = unit_parts.PublicRope if self.rope == "public" else attention.Rope
         turn = rope(D, size.heads, context, self.rope_base)
         blocks = [
             unit_parts.Block(

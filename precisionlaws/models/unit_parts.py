@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precisionlaws.models import parts
-from precisionlaws.models.parts import Embedding, Linear, Part, Rope, Seam, attend, fits, spread
+from precisionlaws.models.attention import Rope, attend
+from precisionlaws.models.parts import Embedding, Linear, Part, Seam, fits, spread
 
 SMALL = 1e-12  # vectors shorter than this are not stretched to length 1
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from precisionlaws.models.parts import Attention, Block, GatedMLP, Linear, linears
+from precisionlaws.models.attention import Attention
+from precisionlaws.models.parts import Block, GatedMLP, Linear, linears
 
 
 def foldable(model: nn.Module) -> Iterator[tuple[nn.Module, Sequence[Linear]]]:

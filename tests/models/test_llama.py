@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from precisionlaws.config import ConfigError, build
+from precisionlaws.models.attention import Rope
 from precisionlaws.models.base import Size
 from precisionlaws.models.llama import Llama
-from precisionlaws.models.parts import Decoder, RMSNorm, Rope, initialize, stack
+from precisionlaws.models.parts import Decoder, RMSNorm, initialize, stack
 from precisionlaws.overrides import option
 
 SIZE = Size(depth=2, width=32, heads=2)

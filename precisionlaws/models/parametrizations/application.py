@@ -5,8 +5,9 @@ from math import sqrt
 
 from torch import nn
 
+from precisionlaws.models.attention import Attention
 from precisionlaws.models.parametrizations.base import Multipliers
-from precisionlaws.models.parts import KEPT, Attention, Block, Decoder, Linear
+from precisionlaws.models.parts import KEPT, Block, Decoder, Linear
 
 WRITERS = ("o", "down")  # last names of the matrices that write to the stream
 
