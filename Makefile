@@ -28,7 +28,7 @@ test-slow: $(VENV)/dev
 	$(BIN)/pytest -q -m slow
 
 test-slurm: $(VENV)/dev
-	PRECISIONLAWS_SLURM=required $(BIN)/pytest -q -m slurm tests/sweep/slurm
+	$(BIN)/pytest -q -rs -m slurm tests/sweep/slurm
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check

@@ -21,6 +21,7 @@ from precisionlaws.store import write
 
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
+RELEASE_SECONDS = 10.0  # for a disk that is slow to take the last beat
 LOST_SECONDS = 600.0  # by two clocks, where one look must do: clocks of machines differ by less
 
 
@@ -61,7 +62,9 @@ class Lease:
         }  # fmt: skip
 
     def release(self) -> None:
+        """After a beat that is on its way, which would put the file back."""
         self.done.set()
+        self.thread.join(RELEASE_SECONDS)
         with suppress(OSError):
             if not self.others():
                 self.path.unlink(missing_ok=True)

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,28 @@ def test_a_lease_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             break
         lease.done.wait(0.01)
     assert json.loads(path.read_text())["beat"] > 0
+    lease.release()
+
+
+def test_a_beat_on_its_way_does_not_put_a_released_lease_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, busy = tmp_path / "unit.json", threading.Event()
+    lease = acquire(path)
+    assert lease is not None
+
+    def slow(path: Path, content: str) -> None:
+        busy.set()
+        time.sleep(0.1)
+        path.write_text(content)
+
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(claims, "write", slow)
+    second = claims.Lease(path, lease.owner)
+    assert busy.wait(10)
+    second.release()
+    second.thread.join()
+    assert not path.exists()
     lease.release()
 
 

@@ -33,6 +33,7 @@ class Pool(Protocol):
 
     @property
     def workers(self) -> Mapping[int, Any]: ...
+    def follows(self, unit: Unit) -> bool: ...  # whoever holds it is a job of its own
     def send(self, index: int, message: dict[str, Any]) -> None: ...
     def events(self, seconds: float) -> Iterator[tuple[int, dict[str, Any]]]: ...
     def close(self, stopped: bool = False) -> None: ...
@@ -142,6 +143,7 @@ class Dispatcher:
         """Give a unit to a worker unless somebody else holds it; one that others finished is dropped."""
         claims = [self.store.claim(m.name) for m in unit.members]
         held, stale = self.watcher.any_held(claims)
+        held = held and not self.pool.follows(unit)
         complete = self.complete(unit)
         if complete or not held:
             self.waiting.remove(unit)

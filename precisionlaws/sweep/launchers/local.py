@@ -83,6 +83,9 @@ class Pool:
             (index, worker.pid, {"event": "died", "code": code, "error": cause(code, lines)})
         )
 
+    def follows(self, unit: Any) -> bool:
+        return False
+
     def send(self, index: int, message: dict[str, Any]) -> None:
         """Give a worker its next unit; one that died meanwhile is replaced first."""
         if self.workers[index].poll() is not None:

@@ -68,6 +68,16 @@ class SlurmPool:
         self.news: list[str] = []
         self.silent_since = 0.0
         self.answered = False
+        self.at_work: dict[Key, Place] | None = None  # of jobs in the queue at the last look
+
+    def follows(self, unit: Unit) -> bool:
+        """Whether a job in the queue does it, which holds it while it runs."""
+        if self.at_work is None:
+            try:
+                self.at_work = self.where(self.ask())
+            except Silent:  # `events` says so
+                self.at_work = {}
+        return place_of(unit, self.at_work) is not None
 
     def send(self, index: int, message: dict[str, Any]) -> None:
         self.waiting[index] = self.units[message["unit"]]
@@ -78,8 +88,10 @@ class SlurmPool:
         Raises: Refused, with nothing of this call left in the queue; KeyboardInterrupt when jobs were cancelled
         on purpose.
         """
+        if not (self.followed or self.waiting):  # others hold what is left
+            return time.sleep(seconds)
         try:
-            seen = {(t.name, t.index): t for t in queue.tasks(batches.names(self.store))}
+            seen, self.at_work = self.ask(), None
             self.silent_since, self.answered = 0.0, True
             yield from self.look(seen)
             if self.waiting:
@@ -119,7 +131,7 @@ class SlurmPool:
         if lease is None:
             return
         try:
-            seen = {(t.name, t.index): t for t in queue.tasks(batches.names(self.store))}
+            seen = self.ask()
             attached = self.attach(seen)
             if attached:
                 yield -1, {"event": "note", "text": f"{attached} units are in the queue already"}
@@ -135,23 +147,31 @@ class SlurmPool:
         held, stale = watcher.held(path)
         return None if held else acquire(path, stale)
 
+    def ask(self) -> dict[Place, Task]:
+        """Raises: Silent."""
+        return {(t.name, t.index): t for t in queue.tasks(batches.names(self.store))}
+
     def attach(self, seen: Mapping[Place, Task]) -> int:
         """Follow the jobs in the queue that do what is waiting."""
-        where: dict[Key, Place] = {}
+        where = self.where(seen)
+        found = 0
+        for index, unit in [*self.waiting.items()]:
+            place = place_of(unit, where)
+            if place is not None:
+                self.follow(index, place, batches.points_of(unit))
+                found += 1
+        return found
+
+    def where(self, seen: Mapping[Place, Task]) -> dict[Key, Place]:
+        """Which job in the queue makes which point; none of those that somebody cancelled."""
+        found: dict[Key, Place] = {}
         for name in {t.name for t in seen.values() if t.live}:
             if batches.cancelled(self.folder(name)):
                 continue
             for index, task in enumerate(batches.read_tasks(self.folder(name))):
                 if (name, index) in seen and seen[name, index].live:
                     keys = (tuple(k) for m in task for k in m["points"])
-                    where |= dict.fromkeys(keys, (name, index))  # type: ignore[arg-type]
-        found = 0
-        for index, unit in [*self.waiting.items()]:
-            points = batches.points_of(unit)
-            places = {where.get(k) for k in points}
-            if len(places) == 1 and (place := places.pop()) is not None:
-                self.follow(index, place, points)
-                found += 1
+                    found |= dict.fromkeys(keys, (name, index))  # type: ignore[arg-type]
         return found
 
     def follow(self, index: int, place: Place, points: list[Key]) -> None:
@@ -305,6 +325,12 @@ class SlurmPool:
 
 
 watcher = Watcher()
+
+
+def place_of(unit: Unit, where: Mapping[Key, Place]) -> Place | None:
+    """The job that does all of a unit."""
+    places = {where.get(k) for k in batches.points_of(unit)}
+    return places.pop() if len(places) == 1 else None
 
 
 def last_words(log: Path) -> str:

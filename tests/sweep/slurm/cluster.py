@@ -1,12 +1,13 @@
-"""A whole Slurm for tests: a controller and two nodes of this machine, in a folder of their own.
+"""A whole Slurm for tests: a controller and a few nodes of this machine, in a folder of their own.
 
-    python tests/slurm/cluster.py COMMAND ...      # runs COMMAND inside one, then takes it down
+    python tests/sweep/slurm/cluster.py COMMAND ...      # runs COMMAND inside one, then takes it down
 
-Needs the programs of Debian's `slurm-wlm`, no root, no munge, nothing in /etc. Whatever it starts ends with it.
+Needs the programs of Debian's `slurm-wlm`, no root, no munge, no cgroups, nothing in /etc, nothing of the
+machine's name. Whatever it starts ends with it, and with the thread that started it.
 """
 
-import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,10 +20,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# Slurm at its quickest. cred_expire is also how long a requeued job is held back, 2 minutes by default.
 CONF = """
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={port}
 SlurmctldPidFile={root}/slurmctld.pid
 SlurmctldLogFile={root}/slurmctld.log
 SlurmdPidFile={root}/slurmd.%n.pid
@@ -32,13 +34,14 @@ SlurmdSpoolDir={root}/spool.%n
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/none
+AuthInfo=cred_expire=6
 CredType=cred/none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 ReturnToService=2
-SlurmdTimeout=5
-KillWait=2
+SlurmdTimeout=8
+KillWait=5
 BatchStartTimeout=60
 MessageTimeout=60
 SchedulerType=sched/backfill
@@ -49,19 +52,29 @@ SelectTypeParameters=CR_CPU
 MaxArraySize={most}
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-JobCompType=jobcomp/filetxt
-JobCompLoc={root}/jobcomp.log
+JobCompType=jobcomp/none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=64000 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=64000 State=UNKNOWN
-PartitionName=main   Nodes=n1 Default=YES PriorityTier=1 PreemptMode=REQUEUE
-PartitionName=polite Nodes=n1 PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
-PartitionName=first  Nodes=n1 PriorityTier=9 PreemptMode=OFF
-PartitionName=frail  Nodes=n2 PriorityTier=1
-PartitionName=closed Nodes=n1 State=DOWN
 """
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo")
+NODE = "NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=64000 State=UNKNOWN\n"
+# A node for each kind of accident: none disturbs the jobs of another.
+PARTITIONS = """
+PartitionName=main   Nodes=n1 Default=YES
+PartitionName=closed Nodes=n1 State=DOWN
+PartitionName=rude   Nodes=n2 PriorityTier=1
+PartitionName=polite Nodes=n3 PriorityTier=1 GraceTime=15
+PartitionName=first  Nodes=n2,n3 PriorityTier=9 PreemptMode=OFF
+PartitionName=frail  Nodes=n4
+PartitionName=short  Nodes=n5
+"""
+USER_SIGNAL = "SlurmctldParameters=preempt_send_user_signal"
+NODES = ("n1", "n2", "n3", "n4", "n5")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "setpriv")
+START_SECONDS = 60
+
+
+class NotStarted(Exception):
+    """This machine runs no Slurm; the message says why."""
 
 
 @dataclass
@@ -71,13 +84,44 @@ class Cluster:
     root: Path
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
+    def begin(self, max_array: int, cpus: int) -> None:
+        """Up to where a job has run. Raises: NotStarted."""
+        for name in ("state", *(f"spool.{n}" for n in NODES)):
+            (self.root / name).mkdir()
+        control, *ports = free_ports(1 + len(NODES))
+        text = CONF.format(root=self.root, user=os.getuid(), port=control, most=max_array)
+        for node, port in zip(NODES, ports, strict=True):
+            text += NODE.format(node=node, port=port, cpus=cpus)
+        (self.root / "slurm.conf").write_text(text + PARTITIONS)
+        self.start("slurmctld", program("slurmctld"), "-D")
+        for node in NODES:
+            self.node(node)
+        self.wait(self.idle, "not all nodes are ready")
+        script, done = self.root / "first.sh", self.root / "done"
+        script.write_text(f"#!/bin/sh\n#SBATCH --output=/dev/null\ntouch {done}\n")
+        try:
+            tell("sbatch", str(script))
+        except RuntimeError as error:
+            raise NotStarted(str(error)) from None
+        self.wait(done.exists, "a job does not run")
+
+    def wait(self, true: Callable[[], object], what: str) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not true():
+            dead = [n for n, d in self.daemons.items() if d.poll() is not None]
+            if dead or time.monotonic() > end:
+                raise NotStarted(
+                    f"{', '.join(dead) + ' ended' if dead else what}: {self.complaints()}"
+                )
+            time.sleep(0.1)
+
     def start(self, name: str, *command: str) -> None:
         """In the foreground of a session of its own, as a child that dies when we do."""
         log = (self.root / f"{name}.out").open("ab")
         with log:
             self.daemons[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command], env=environment(self.root), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                [program("setpriv"), "--pdeathsig", "KILL", *command], env=environment(self.root),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def node(self, name: str) -> None:
@@ -97,26 +141,42 @@ class Cluster:
             os.killpg(daemon.pid, signal.SIGKILL)
         daemon.wait()
 
+    def preempt(self, node: str) -> None:
+        """By a job of a partition that goes first, and wants all of the node for a moment."""
+        tell("sbatch", "--partition=first", f"--nodelist={node}", "--exclusive", str(self.root / "first.sh"))  # fmt: skip
+
     def user_signal(self, wanted: bool) -> None:
         """Whether jobs get the signal of --signal when they are preempted."""
         conf = self.root / "slurm.conf"
-        lines = [
-            x for x in conf.read_text().splitlines() if not x.startswith("SlurmctldParameters")
-        ]
-        lines += ["SlurmctldParameters=preempt_send_user_signal"] * wanted
-        conf.write_text("\n".join(lines) + "\n")
-        subprocess.run(["scontrol", "reconfigure"], check=True, capture_output=True)
+        lines = [x for x in conf.read_text().splitlines() if x != USER_SIGNAL]
+        conf.write_text("\n".join([*lines, *[USER_SIGNAL] * wanted]) + "\n")
+        tell("scontrol", "reconfigure")
+
+    def idle(self) -> bool:
+        told = subprocess.run(["sinfo", "-hN", "-o", "%N %t"], capture_output=True, text=True)
+        return {f"{n} idle" for n in NODES} <= set(told.stdout.splitlines())
+
+    def complaints(self) -> str:
+        """What the daemons hold to be errors."""
+        lines = [x for p in sorted(self.root.glob("*.out")) for x in p.read_text(errors="replace").splitlines()]  # fmt: skip
+        return "; ".join([x for x in lines if "error:" in x or "fatal:" in x][-4:]) or "no error is told"  # fmt: skip
 
     def stop(self) -> None:
-        for name in [*self.daemons]:
+        for name in [*self.daemons]:  # the controller first: it must not send jobs elsewhere
             self.kill(name) if name == "slurmctld" else self.crash(name)
 
 
 def program(name: str) -> str:
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if found is None:
-        raise FileNotFoundError(f"{name} is not installed: apt-get install slurm-wlm")
+        raise NotStarted(f"{name} is not installed: apt-get install slurm-wlm")
     return found
+
+
+def tell(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def on_node(root: Path, name: str) -> Iterator[int]:
@@ -136,55 +196,38 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def wait(what: str, true: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError(what)
-        time.sleep(0.1)
+    """Below those that outgoing connections take, one of which may come while a node is down."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 500):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise NotStarted("no free ports between 20,000 and 32,000")
 
 
 @contextmanager
 def cluster(max_array: int = 1001, cpus: int = 8) -> Iterator[Cluster]:
-    """A running one, its environment in os.environ for as long. cpus: of each node, by its word."""
+    """A running one, its environment in os.environ for as long. cpus: of each node, by its word.
+
+    Raises: NotStarted.
+    """
     for name in PROGRAMS:
         program(name)
-    root = Path(tempfile.mkdtemp(prefix="slurm-"))
-    for part in ("state", "spool.n1", "spool.n2"):
-        (root / part).mkdir()
-    values = {"host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "root": root}
-    values |= {"ports": free_ports(3), "most": max_array, "cpus": cpus}
-    (root / "slurm.conf").write_text(CONF.format(**values))
     before = dict(os.environ)
-    made = Cluster(root)
+    made = Cluster(Path(tempfile.mkdtemp(prefix="slurm-")))
     try:
+        inside = environment(made.root)
         os.environ.clear()
-        os.environ.update(environment(root))
-        made.start("slurmctld", program("slurmctld"), "-D")
-        made.node("n1")
-        made.node("n2")
-
-        def ready() -> bool:
-            told = subprocess.run(["sinfo", "-hN", "-o", "%N %t"], capture_output=True, text=True)
-            return {"n1 idle", "n2 idle"} <= set(told.stdout.splitlines())
-
-        wait(f"Slurm did not start: see {root}", ready)
+        os.environ.update(inside)
+        made.begin(max_array, cpus)
         yield made
     finally:
-        subprocess.run(["scancel", "-u", values["user"]], capture_output=True)
         made.stop()
         os.environ.clear()
         os.environ.update(before)
-        shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(made.root, ignore_errors=True)
 
 
 if __name__ == "__main__":

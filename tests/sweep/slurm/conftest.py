@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,16 +58,15 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[object]:
-    """A real one with arrays of at most 11 jobs. PRECISIONLAWS_SLURM=required fails where it cannot start."""
+    """A real one with arrays of at most 11 jobs; skips, with the reason, where none can be started."""
     sys.path.insert(0, str(HERE))
     try:
-        from cluster import cluster
+        from cluster import NotStarted, cluster
     finally:
         sys.path.remove(str(HERE))
-    try:
-        with cluster(max_array=11) as running:
-            yield running
-    except FileNotFoundError as missing:
-        if os.environ.get("PRECISIONLAWS_SLURM") == "required":
-            raise
-        pytest.skip(str(missing))
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(cluster(max_array=11))
+        except NotStarted as reason:
+            pytest.skip(f"no Slurm on this machine: {reason}")
+        yield running

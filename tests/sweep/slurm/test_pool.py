@@ -216,6 +216,31 @@ def test_a_second_sweep_follows_the_jobs_of_the_first(
     assert len(second.batches()) == 2
 
 
+def test_what_jobs_in_the_queue_hold_is_followed_all_the_same(
+    sweep: Sweep, fake: Any, todo: list[Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a second sweep would take the end of a job that was cancelled for a unit that nobody does."""
+    shows(fake, sweep, "RUNNING", "RUNNING", "COMPLETED")
+    monkeypatch.setattr(pool.time, "sleep", lambda seconds: None)
+    second = SlurmPool(slurm(), sweep.store, EXEC, todo, "study")
+    assert [second.follows(unit) for unit in todo] == [True, True, False]
+    batches.mark_cancelled([batches.root(sweep.store) / sweep.batches()[0]])
+    assert not SlurmPool(slurm(), sweep.store, EXEC, todo, "study").follows(todo[0])
+    fake.fails("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n")
+    assert not SlurmPool(slurm(), sweep.store, EXEC, todo, "study").follows(todo[0])
+
+
+def test_slurm_is_not_asked_of_what_others_hold(
+    todo: list[Unit], tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(pool.time, "sleep", slept.append)
+    idle = SlurmPool(slurm(), Store(tmp_path / "s"), EXEC, todo, "study")
+    assert list(idle.events(0.5)) == []
+    assert slept == [0.5]
+    assert fake.calls("squeue") == []
+
+
 def test_arrays_are_cut_where_the_cluster_says(
     todo: list[Unit], tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

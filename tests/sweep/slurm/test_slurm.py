@@ -1,4 +1,8 @@
-"""A real Slurm and whatever it does to jobs: every sweep ends complete, with the rows of an undisturbed one."""
+"""A real Slurm and whatever it does to jobs: every sweep ends complete, with the rows of an undisturbed one.
+
+Scenes run side by side, as they wait for Slurm longer than they compute. Workers stop at a gate, a step that they
+do not pass, until what is to befall them has befallen them: at training, on a machine of any speed.
+"""
 
 import json
 import os
@@ -8,7 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,71 +26,186 @@ from precisionlaws.sweep.upkeep import verify
 
 pytestmark = pytest.mark.slurm
 
-SLURM = ("launcher=slurm", "launcher.poll=0.5", "exec.pack=1")
-TWO = (*SLURM, "launcher.units_per_job=2", "launcher.workers=2")  # units at once in one job
-HELD: dict[str, float] = {}  # job -> since when the queue was seen to hold it back
-# Workers save every half second instead of every half minute: what is lost at a crash is an interval.
-SAVING = """
+TWO = ("launcher.units_per_job=2", "launcher.workers=2")  # units at once in one job
+PATIENCE = 300  # seconds: for machines that are busy
+EVERY = 100  # steps between checkpoints
+# Leases that die within seconds, checkpoints by steps instead of seconds, and the gate: the file STORE.gate.
+SITE = f"""
+import sys
+if "precisionlaws" in " ".join(sys.orig_argv):
+    import precisionlaws.claims
+    precisionlaws.claims.BEAT_SECONDS, precisionlaws.claims.LEASE_SECONDS = 0.2, 5.0
 if "precisionlaws.sweep.worker" in sys.orig_argv:
-    import precisionlaws.training.unit
-    precisionlaws.training.unit.SAVE_SECONDS = 0.5
+    import time
+    from pathlib import Path
+    import precisionlaws.training.unit as unit
+
+    gate, lookout = Path(sys.orig_argv[-1] + ".gate"), unit.lookout
+
+    def shut(step):
+        try:
+            return step >= int(gate.read_text())
+        except FileNotFoundError:
+            return False
+
+    def gated(watch, *rest):
+        look = lookout(watch, *rest)
+
+        def at_gate(state):
+            unit.SAVE_SECONDS = -1.0 if state.step % {EVERY} == 0 else 1e9
+            look(state)
+            while shut(state.step):
+                time.sleep(0.05)
+                if watch.stop():
+                    look(state)
+
+        return at_gate
+
+    unit.lookout = gated
 """
 
 
-@pytest.fixture(scope="session")
-def settings(text_file: Path) -> dict[str, str]:
-    """Of runs that take seconds."""
-    return {
-        "data": "text", "data.path": str(text_file), "data.context": "32", "data.eval_tokens": "1024",
-        "size": "7k", "batch_tokens": "128", "lr_schedule.warmup": "3", "tokens": "64k,128k",
-    }  # fmt: skip
+@dataclass
+class Scene:
+    """A sweep on Slurm, and what happens to it."""
+
+    study: Path | str
+    store: Path
+    options: tuple[str, ...]
+    site: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def begin(self) -> None:
+        command = [sys.executable, "-P", "-m", "precisionlaws.cli", "sweep", str(self.study)]
+        command += [
+            "--store",
+            str(self.store),
+            "launcher=slurm",
+            "launcher.poll=0.5",
+            *self.options,
+        ]
+        environment = os.environ | {"PYTHONPATH": str(self.site)}
+        with self.log(len(self.processes)).open("wb") as log:
+            made = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.processes.append(made)
+
+    def log(self, number: int) -> Path:
+        return Path(f"{self.store}.{number}")
+
+    def told(self) -> str:
+        """What the last submitter said."""
+        return self.log(len(self.processes) - 1).read_text()
+
+    def kill(self) -> None:
+        self.processes[-1].kill()
+        self.processes[-1].wait()
+
+    def gate(self, step: int | None) -> None:
+        """None of its workers trains beyond this step."""
+        path = Path(f"{self.store}.gate")
+        if step is None:
+            return path.unlink()
+        path.with_suffix(".new").write_text(str(step))
+        path.with_suffix(".new").replace(path)
+
+    def until(self, true: Callable[[], object], ends: bool = False) -> None:
+        """ends: the sweep may end meanwhile."""
+        end = time.monotonic() + PATIENCE
+        while not true():
+            assert ends or self.processes[-1].poll() is None, f"it has ended: {self.told()}"
+            assert time.monotonic() < end, f"in vain: {self.told()}\n{self.logs()}\n{queue()}"
+            time.sleep(0.2)
+
+    def at(self, step: int, count: int) -> None:
+        """Wait until that many workers stand at the gate."""
+        self.until(lambda: sorted(self.training().values()) == [step] * count)
+
+    def end(self, code: int = 0) -> None:
+        self.until(lambda: self.processes[-1].poll() is not None, ends=True)
+        assert self.processes[-1].returncode == code, self.told() + self.logs()
+        assert "Traceback" not in self.told() + self.logs()
+
+    def training(self) -> dict[str, int]:
+        """Unit -> step, of leases that are held."""
+        return {unit: note["step"] for unit, note in self.leases().items() if note.get("step")}
+
+    def leases(self) -> dict[str, dict[str, Any]]:
+        found = {}
+        for path in self.store.glob("claims/*.json"):
+            with suppress(OSError, ValueError):
+                found[path.stem] = json.loads(path.read_text())
+        return found
+
+    def tasks(self) -> list[list[str]]:
+        """Array by array, index by index: the first unit of each job."""
+        folders = sorted({p.parent for p in self.store.glob("jobs/*/job.sh")}, key=lambda p: p.stat().st_ctime)  # fmt: skip
+        lines = [(folder / "tasks.jsonl").read_text().splitlines() for folder in folders]
+        return [[json.loads(line)[0]["unit"] for line in found] for found in lines]
+
+    def states(self) -> dict[str, str]:
+        """Job -> state."""
+        names = ",".join({p.parent.name for p in self.store.glob("jobs/*/job.sh")})
+        told = run("squeue", "-hr", "--states=all", f"--name={names}", "-o", "%F_%K %T") if names else ""  # fmt: skip
+        return dict(line.split() for line in told.splitlines())
+
+    def array(self) -> str:
+        (found,) = {job.split("_")[0] for job in self.states()}
+        return found
+
+    def logs(self) -> str:
+        return "".join(p.read_text() for p in sorted(self.store.glob("jobs/*/*.log")))
+
+    def starts(self) -> dict[str, list[int]]:
+        """Unit -> the step with which each start of its job began, by the jobs' own logs."""
+        found: dict[str, list[int]] = {}
+        for log in sorted(self.store.glob("jobs/*/*.log"), key=lambda p: p.stat().st_mtime):
+            seen: set[str] = set()
+            for line in log.read_text().splitlines():
+                if " units on " in line:
+                    seen = set()
+                match = re.search(r" (\S+): \S+ step (\d+)/", line)
+                if match and match[1] not in seen:
+                    seen.add(match[1])
+                    found.setdefault(match[1], []).append(int(match[2]))
+        return found
+
+    def again(self, count: int, units: int) -> None:
+        """Wait until that many units have been started that often."""
+        self.until(lambda: sum(len(s) >= count for s in self.starts().values()) == units)
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("slurm")
+@dataclass
+class World:
+    slurm: Any
+    folder: Path
+    settings: dict[str, str]
+    scenes: list[Scene] = field(default_factory=list)
+    whole: Path = Path()
+    part: Path = Path()
+    one: Path = Path()
+    smooth: "Future[Path]" = field(default_factory=Future)
 
+    def scene(self, name: str, study: Path | str, *options: str) -> Scene:
+        made = Scene(study, self.folder / name, options, self.folder / "site")
+        self.scenes.append(made)
+        return made
 
-@pytest.fixture(scope="session")
-def whole(settings: dict[str, str], folder: Path) -> Path:
-    """Three trunks of two runs, PTQ on the unquantized ones."""
-    blocks = [settings | {"ptq": "rtn", "ptq.bits": "3,4"}, settings | {"quant.weights.bits": "3,4"}]  # fmt: skip
-    return written(folder / "whole.yaml", blocks)
+    def written(self, name: str, *blocks: dict[str, str]) -> Path:
+        path = self.folder / f"{name}.yaml"
+        path.write_text(json.dumps({"points": [self.settings | block for block in blocks]}))
+        return path
 
+    def undisturbed(self) -> Path:
+        """The store of a sweep on this machine."""
+        cli("sweep", self.whole, "--store", self.folder / "smooth", "exec.pack=1")
+        return self.folder / "smooth"
 
-@pytest.fixture(scope="session")
-def part(settings: dict[str, str], folder: Path) -> Path:
-    """Two of the trunks."""
-    return written(folder / "part.yaml", [settings | {"quant.weights.bits": "3,4"}])
-
-
-def written(path: Path, blocks: list[dict[str, str]]) -> Path:
-    path.write_text(json.dumps({"points": blocks}))
-    return path
-
-
-@pytest.fixture(scope="session")
-def smooth(whole: Path, folder: Path) -> Path:
-    """The store of a sweep on this machine that nobody disturbed."""
-    store = folder / "smooth"
-    cli("sweep", whole, "--store", store, "exec.pack=1")
-    return store
-
-
-@pytest.fixture
-def disturbed(sweeps: Any, slurm: Any) -> Any:
-    """Sweeps whose jobs save often, on a Slurm with nothing in its queue."""
-    with (sweeps.site / "sitecustomize.py").open("a") as site:
-        site.write(SAVING)
-    yield sweeps
-    run("scancel", "--signal=KILL", "-u", os.environ.get("USER", "root"))
-    run("scancel", "-u", os.environ.get("USER", "root"))
+    def same(self, scene: Scene) -> None:
+        same(scene.store, self.smooth.result())
 
 
 def run(*command: object, code: int | None = 0) -> str:
-    done = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, env=os.environ, check=False
-    )
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert code is None or done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -93,96 +214,8 @@ def cli(*arguments: object) -> str:
     return run(sys.executable, "-P", "-m", "precisionlaws.cli", *arguments)
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 300) -> Any:
-    """Wait for it while the sweep runs. A requeued job would wait for two minutes: here it need not."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        told = "" if process.poll() is None else "".join(map(str, process.communicate()))
-        assert process.returncode is None, f"the sweep ended with {process.returncode}: {told}"
-        assert time.monotonic() < end, f"waited in vain: {run('squeue', '-r', '--states=all')}"
-        hurry()
-        time.sleep(0.05)
-    return found
-
-
-def hurry() -> None:
-    """Not at once: a node refuses a job whose former start it has not yet forgotten."""
-    lines = run("squeue", "-hr", "-t", "PENDING", "-o", "%i %r").splitlines()
-    held = {line.split()[0] for line in lines if line.endswith(" BeginTime")}
-    for job in HELD.keys() - held:
-        del HELD[job]
-    for job in held:
-        if time.monotonic() - HELD.setdefault(job, time.monotonic()) > 4:
-            run("scontrol", "update", f"JobId={job}", "StartTime=now", code=None)
-
-
-def ended(process: subprocess.Popen[str]) -> None:
-    """The sweep is over and everything was computed."""
-    end = time.monotonic() + 400
-    while process.poll() is None and time.monotonic() < end:
-        hurry()
-        time.sleep(0.2)
-    assert process.poll() == 0, "".join(process.communicate())
-
-
-def states() -> dict[str, str]:
-    """Task -> state."""
-    lines = run("squeue", "-hr", "--states=all", "-o", "%F_%K %T").splitlines()
-    return dict(line.split() for line in lines)
-
-
-def training(store: Path) -> dict[str, int]:
-    """Unit -> step, of leases that are held."""
-    found = {}
-    for path in store.glob("claims/*.json"):
-        try:
-            found[path.stem] = json.loads(path.read_text())["step"]
-        except (OSError, ValueError, KeyError):
-            continue
-    return {unit: step for unit, step in found.items() if step > 0}
-
-
-@contextmanager
-def held(store: Path, *units: str) -> Iterator[None]:
-    """Workers that come no further, so that what they are told finds them at training on a machine of any speed."""
-    notes = {p.stem: json.loads(p.read_text()) for p in store.glob("claims/*.json")}
-    pids = [note["pid"] for unit, note in notes.items() if not units or unit in units]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-def saved(store: Path) -> dict[str, int]:
-    """Trunk -> the last step that a checkpoint of it holds, where its shorter run has not yet begun to decay."""
-    found: dict[str, int] = {}
-    for path in store.glob("trunks/*/step-*.safetensors"):
-        step = int(path.stem.removeprefix("step-"))
-        found[path.parent.name] = max(found.get(path.parent.name, 0), step)
-    return found
-
-
-def went_on(store: Path) -> dict[str, list[int]]:
-    """Unit -> the step with which each start of its job began, by the job's own log."""
-    found: dict[str, list[int]] = {}
-    for log in store.glob("jobs/*/*.log"):
-        seen: set[str] = set()
-        for line in log.read_text().splitlines():
-            if " units on " in line:
-                seen = set()
-            match = re.search(r" (\S+): \S+ step (\d+)/", line)
-            if match and match[1] not in seen:
-                seen.add(match[1])
-                found.setdefault(match[1], []).append(int(match[2]))
-    return found
-
-
-def logs(store: Path) -> str:
-    return "".join(p.read_text() for p in sorted(store.glob("jobs/*/*.log")))
+def queue() -> str:
+    return run("squeue", "-r", "--states=all", code=None) + run("sinfo", code=None)
 
 
 def same(store: Path, smooth: Path) -> None:
@@ -190,153 +223,204 @@ def same(store: Path, smooth: Path) -> None:
     mine, theirs = (load(s).drop(columns="seconds") for s in (store, smooth))
     theirs = theirs.loc[theirs.run_id.isin(mine.run_id)].reset_index(drop=True)
     known = [c for c in theirs if theirs[c].notna().any()]  # no columns of PTQ where there is none
-    mine, theirs = (
-        mine.loc[:, known],
-        theirs.loc[:, known],
-    )  # P_post is whole where there is no other
-    pd.testing.assert_frame_equal(mine, theirs, check_exact=True, check_dtype=False)
+    # P_post is whole where there is no other
+    pd.testing.assert_frame_equal(mine.loc[:, known], theirs.loc[:, known], check_exact=True, check_dtype=False)  # fmt: skip
     assert not list(verify(Store(store)))
     assert not [p for p in (store / "claims").iterdir() if not p.name.startswith(".")]
 
 
-def test_the_demo_through_arrays_is_the_local_one_bit_for_bit(
-    slurm: Any, tmp_path: Path, sweeps: Any
-) -> None:
-    """Packs of two, two units in a job, in two workers; PTQ, activations, KV cache."""
-    small = ("size=7k", "tokens=62.5k,125k", "seed=0", "data.eval_tokens=4096", "exec.pack=2")
-    jobs = ("launcher=slurm", "launcher.poll=0.5", "launcher.units_per_job=2", "launcher.workers=2")
-    process = sweeps.command("sweep", "demo", "--store", tmp_path / "far", *small, *jobs)
-    told = sweeps.end(process)
-    assert "submitted array" in told
-    assert len(list(tmp_path.glob("far/jobs/*/*.log"))) == 2
-    cli("sweep", "demo", "--store", tmp_path / "near", *small)
-    same(tmp_path / "far", tmp_path / "near")
-    assert len(load(tmp_path / "far")) == 24
+def time_is_up(world: World) -> None:
+    """One job is told in time, saves and is queued again; the other does not hear, and ends as TIMEOUT."""
+    scene = world.scene("time", world.part, "launcher.partition=short", "launcher.signal=10", "exec.pack=1")  # fmt: skip
+    scene.gate(150)
+    scene.begin()
+    scene.at(150, 2)
+    array, ((hears, deaf),) = scene.array(), scene.tasks()
+    worker = scene.leases()[deaf]["pid"]
+    for pid in (worker, parent(worker)):
+        os.kill(pid, signal.SIGSTOP)
+    for job, seconds in ((f"{array}_0", 40), (f"{array}_1", 1)):  # Slurm looks every half minute
+        run("scontrol", "update", f"JobId={job}", f"EndTime=now+{seconds}")
+    scene.until(lambda: f"job {array}_0 is queued again" in scene.logs())
+    scene.until(lambda: f"job {array}_1 ended as TIMEOUT and is submitted again" in scene.told())
+    scene.again(2, 2)
+    scene.gate(None)
+    scene.end()
+    world.same(scene)
+    assert scene.starts()[hears] == [0, 150]  # nothing is repeated
+    assert scene.starts()[deaf][1] >= 100
 
 
-def test_requeued_cancelled_preempted_and_the_submitter_killed(
-    whole: Path, smooth: Path, tmp_path: Path, disturbed: Any
-) -> None:
-    """Each of three jobs is stopped in its own way while it trains; the sweep is started again meanwhile."""
-    store = tmp_path / "s"
-    first = disturbed.begin(whole, store, *SLURM)
-    until(lambda: len(states()) == 3, first)
-    first.kill()
-    second = disturbed.begin(whole, store, *SLURM)
-    until(lambda: len(training(store)) == 3, second)
-    job = min(states()).split("_")[0]
-    before = saved(store)
-    run("scontrol", "requeue", f"{job}_0")
-    run("scancel", f"{job}_1")
-    third = json.loads(next(store.glob("jobs/*/tasks.jsonl")).read_text().splitlines()[2])[0]
-    with held(store, third["unit"]):
-        run("sbatch", "--partition=first", "--exclusive", "--output=/dev/null", "--wrap=true")
-        until(lambda: states()[f"{job}_2"] != "RUNNING", second)
-    ended(second)
-    same(store, smooth)
-    told = disturbed.end(second)
-    assert "are in the queue already" in told  # one array, followed by both
-    assert f"job {job}_1 ended as CANCELLED and is submitted again" in told
-    assert told.count("submitted array") == 1  # of the cancelled one
-    starts = went_on(store)
-    assert all(len(s) >= 2 for s in starts.values()), starts
-    assert all(starts[u][1] >= step for u, step in before.items()), (starts, before)
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_preempted_with_grace_with_and_without_a_signal_of_the_users(
-    part: Path, smooth: Path, tmp_path: Path, disturbed: Any, slurm: Any
-) -> None:
-    """With the signal it leaves within its grace, which counts as completed: it queues itself again. Without it,
-    Slurm does so."""
-    store = tmp_path / "s"
-    process = disturbed.begin(part, store, *TWO, "launcher.partition=polite")
-    for wanted, name in ((True, "SIGUSR2"), (False, "SIGTERM")):
-        slurm.user_signal(wanted)
-        until(lambda: len(training(store)) == 2, process)
-        with held(store):
-            run("sbatch", "--partition=first", "--exclusive", "--output=/dev/null", "--wrap=true")
-            until(lambda name=name: f"{name}: saving" in logs(store), process)
-        until(lambda: not training(store), process)
-    ended(process)
-    same(store, smooth)
-    assert "is queued again" in logs(store)
-    assert "submitted again" not in disturbed.end(process)
-    assert all(len(s) == 3 and s[1] > 0 for s in went_on(store).values())
-
-
-def test_a_node_that_fails_and_one_whose_daemon_is_killed(
-    part: Path, smooth: Path, tmp_path: Path, disturbed: Any, slurm: Any
-) -> None:
+def a_node_that_fails_and_one_whose_daemon_is_killed(world: World) -> None:
     """The first loses its processes at once. On the other they work on while their job is queued again."""
-    store = tmp_path / "s"
-    process = disturbed.begin(part, store, *TWO, "launcher.partition=frail")
-    for fail in (slurm.crash, slurm.kill):
-        until(lambda: len(training(store)) == 2, process)
-        before = saved(store)
-        with held(store):
-            fail("n2")
-            until(lambda: set(states().values()) & {"PENDING", "NODE_FAIL"}, process)
-        slurm.node("n2")
-        until(lambda: "RUNNING" in states().values(), process)
-        until(lambda before=before: all(went_on(store)[u][-1] >= s for u, s in before.items()), process)  # fmt: skip
-    ended(process)
-    same(store, smooth)
+    scene = world.scene("frail", world.one, "launcher.partition=frail", "exec.pack=1")
+    scene.gate(150)
+    scene.begin()
+    scene.at(150, 1)
+    world.slurm.crash("n4")
+    scene.until(lambda: set(scene.states().values()) & {"PENDING", "NODE_FAIL"})
+    world.slurm.node("n4")
+    scene.again(2, 1)
+    scene.gate(250)
+    scene.at(250, 1)
+    world.slurm.kill("n4")
+    scene.until(lambda: set(scene.states().values()) & {"PENDING", "NODE_FAIL"})
+    assert [*scene.training().values()] == [250]  # it works on
+    scene.gate(None)
+    world.slurm.node("n4")
+    scene.end()
+    world.same(scene)
+    ((first, second, *later),) = scene.starts().values()
+    assert (first, second) == (0, 100)  # less than an interval is repeated
+    assert all(step >= 200 for step in later)
 
 
-def test_a_job_whose_time_is_up(part: Path, smooth: Path, tmp_path: Path, disturbed: Any) -> None:
-    """Its worker is held until Slurm says so, within its minute; then it saves, and has another minute."""
-    store = tmp_path / "s"
-    process = disturbed.begin(part, store, *TWO, "launcher.time=1", "launcher.signal=10")
-    until(lambda: len(training(store)) == 2, process)
-    with held(store):
-        until(lambda: "SIGUSR2: saving" in logs(store), process)
-    until(lambda: "is queued again" in logs(store), process)
-    until(lambda: "PENDING" in states().values(), process)
-    run("scontrol", "update", f"JobId={min(states()).split('_')[0]}", "TimeLimit=60")
-    ended(process)
-    same(store, smooth)
-    assert all(s[1] > 0 for s in went_on(store).values())
+def preempted_with_grace_with_and_without_a_signal_of_the_users(world: World) -> None:
+    """With the signal it leaves within its grace, which counts as completed: it queues itself again. Without it,
+    Slurm says so by SIGTERM."""
+    scene = world.scene("polite", world.part, *TWO, "launcher.partition=polite", "exec.pack=1")
+    scene.gate(150)
+    scene.begin()
+    for wanted, name, step in ((True, "SIGUSR2", 150), (False, "SIGTERM", 250)):
+        scene.at(step, 2)
+        world.slurm.user_signal(wanted)
+        world.slurm.preempt("n3")
+        scene.until(lambda name=name: f"{name}: saving" in scene.logs())
+        scene.until(lambda: not scene.training())
+        scene.gate(step + 100)
+    scene.again(3, 2)
+    scene.gate(None)
+    scene.end()
+    world.same(scene)
+    assert "is queued again" in scene.logs()
+    assert "submitted again" not in scene.told()
+    assert [*scene.starts().values()] == [[0, 150, 250]] * 2  # nothing is repeated
 
 
-def test_forty_units_where_arrays_hold_eleven(
-    settings: dict[str, str], tmp_path: Path, sweeps: Any, slurm: Any
-) -> None:
-    """In a partition that is down: what is submitted, seen and cancelled, and followed by whoever asks."""
-    more = settings | {"seed": "range(40)", "tokens": "64k"}
-    study, store = written(tmp_path / "forty.yaml", [more]), tmp_path / "s"
-    process = sweeps.begin(study, store, *SLURM, "launcher.partition=closed")
-    until(lambda: len(states()) == 40, process)
-    assert len({t.split("_")[0] for t in states()}) == 4
-    assert max(int(t.split("_")[1]) for t in states()) == 10
-    lines = [line for p in store.glob("jobs/*/tasks.jsonl") for line in p.read_text().splitlines()]
-    assert len({json.loads(line)[0]["unit"] for line in lines}) == 40 == len(lines)
-    assert "40 pending (PartitionDown)" in cli("jobs", "watch", store, "--once")
-    assert "cancelled 40 jobs in 4 arrays" in cli("jobs", "cancel", store)
-    assert "cancelled" in sweeps.end(process, 130)
+def requeued_cancelled_preempted_and_the_submitter_killed(world: World) -> None:
+    """Each of three jobs is stopped in its own way; the sweep is started again meanwhile."""
+    scene = world.scene("rude", world.whole, "launcher.partition=rude", "exec.pack=1")
+    scene.gate(150)
+    scene.begin()
+    scene.at(150, 3)
+    scene.kill()
+    scene.begin()
+    scene.until(lambda: "3 units are in the queue already" in scene.told())
+    array = scene.array()
+    run("scontrol", "requeue", f"{array}_0")
+    run("scancel", f"{array}_1")
+    scene.until(lambda: [*scene.states().values()].count("RUNNING") == 1)
+    world.slurm.preempt("n2")
+    scene.again(2, 3)
+    scene.gate(None)
+    scene.end()
+    world.same(scene)
+    assert f"job {array}_1 ended as CANCELLED and is submitted again" in scene.told()
+    assert scene.told().count("submitted array") == 1  # of the cancelled one
+    assert all(step >= 100 for s in scene.starts().values() for step in s[1:])
 
 
-def test_a_refusal_is_in_slurms_words_and_leaves_nothing(
-    part: Path, tmp_path: Path, sweeps: Any, slurm: Any
-) -> None:
-    before = states()
-    process = sweeps.begin(part, tmp_path / "s", *SLURM, "launcher.partition=nowhere")
-    told = sweeps.end(process, 1)
-    assert "invalid partition specified: nowhere" in told
-    assert "Traceback" not in told
-    assert states() == before
-    assert not [p for p in (tmp_path / "s").rglob("*") if p.is_file()]
+def the_demo_through_arrays_is_the_local_one_bit_for_bit(world: World) -> None:
+    """Packs of two, two units in a job, in two workers; PTQ, activations, KV cache."""
+    small = ("size=7k", "tokens=31.25k,62.5k", "seed=0", "data.eval_tokens=4096", "exec.pack=2")
+    scene = world.scene("demo", "demo", *small, *TWO)
+    scene.begin()
+    scene.end()
+    assert "submitted array" in scene.told()
+    assert len(list(scene.store.glob("jobs/*/*.log"))) == 2
+    near = world.folder / "near"
+    cli("sweep", "demo", "--store", near, *small)
+    same(scene.store, near)
+    assert len(load(scene.store)) == 24
 
 
-def test_scripts_submitted_by_hand_are_followed(
-    part: Path, smooth: Path, tmp_path: Path, sweeps: Any, slurm: Any
-) -> None:
-    store = tmp_path / "s"
-    dry = cli("sweep", part, "--store", store, *TWO, "--dry-run")
-    (line,) = cli("jobs", "script", part, "--store", store, *TWO).splitlines()
+def scripts_submitted_by_hand_are_followed(world: World) -> None:
+    options = (*TWO, "exec.pack=1")
+    scene = world.scene("hand", world.part, *options)
+    asked = (world.part, "--store", scene.store, "launcher=slurm", "launcher.poll=0.5", *options)
+    dry = cli("sweep", *asked, "--dry-run")
+    (line,) = cli("jobs", "script", *asked).splitlines()
     assert Path(line.split()[1]).read_text() in dry  # to the letter
     run(*line.split())
-    process = sweeps.begin(part, store, *TWO)
-    told = sweeps.end(process)
-    assert "are in the queue already" in told
-    assert "submitted array" not in told
-    same(store, smooth)
+    scene.begin()
+    scene.end()
+    assert "are in the queue already" in scene.told()
+    assert "submitted array" not in scene.told()
+    world.same(scene)
+
+
+def forty_units_where_arrays_hold_eleven(world: World) -> None:
+    """In a partition that is down: what is submitted, seen and cancelled, and followed by whoever asks."""
+    study = world.written("forty", {"seed": "range(40)", "tokens": "64k"})
+    scene = world.scene("forty", study, "launcher.partition=closed", "exec.pack=1")
+    scene.begin()
+    scene.until(lambda: len(scene.states()) == 40)
+    assert len({t.split("_")[0] for t in scene.states()}) == 4
+    assert max(int(t.split("_")[1]) for t in scene.states()) == 10
+    units = [u for array in scene.tasks() for u in array]
+    assert len(set(units)) == 40 == len(units)
+    seen = ("jobs", "watch", scene.store, "--once")
+    scene.until(lambda: "40 pending (PartitionDown)" in cli(*seen))
+    assert "cancelled 40 jobs in 4 arrays" in cli("jobs", "cancel", scene.store)
+    scene.end(130)
+    assert "cancelled" in scene.told()
+
+
+def a_refusal_is_in_slurms_words_and_leaves_nothing(world: World) -> None:
+    scene = world.scene("refused", world.part, "launcher.partition=nowhere")
+    scene.begin()
+    scene.end(1)
+    assert "invalid partition specified: nowhere" in scene.told()
+    assert not [p for p in scene.store.rglob("*") if p.is_file()]
+    shown = set(run("squeue", "-h", "--states=all", "-o", "%j").split())
+    assert shown <= {p.name for p in world.folder.glob("*/jobs/*")} | {"first.sh"}
+
+
+SCENES = (  # the longest first
+    time_is_up,
+    a_node_that_fails_and_one_whose_daemon_is_killed,
+    preempted_with_grace_with_and_without_a_signal_of_the_users,
+    requeued_cancelled_preempted_and_the_submitter_killed,
+    the_demo_through_arrays_is_the_local_one_bit_for_bit,
+    scripts_submitted_by_hand_are_followed,
+    forty_units_where_arrays_hold_eleven,
+    a_refusal_is_in_slurms_words_and_leaves_nothing,
+)
+
+
+@pytest.fixture(scope="session")
+def world(slurm: Any, text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Runs that take seconds: three trunks of two runs, PTQ on the unquantized ones; two of the trunks, one."""
+    settings = {
+        "data": "text", "data.path": str(text_file), "data.context": "32", "data.eval_tokens": "1024",
+        "size": "7k", "batch_tokens": "128", "lr_schedule.warmup": "3", "tokens": "51.2k,64k",
+    }  # fmt: skip
+    made = World(slurm, tmp_path_factory.mktemp("slurm"), settings)
+    (made.folder / "site").mkdir()
+    (made.folder / "site" / "sitecustomize.py").write_text(SITE)
+    quantized = {"quant.weights.bits": "3,4"}
+    made.whole = made.written("whole", {"ptq": "rtn", "ptq.bits": "3,4"}, quantized)
+    made.part = made.written("part", quantized)
+    made.one = made.written("one", {"quant.weights.bits": "3"})
+    return made
+
+
+@pytest.fixture(scope="session")
+def played(world: World, request: pytest.FixtureRequest) -> Iterator[dict[str, "Future[None]"]]:
+    """Those that are asked for, all begun. Slurm's daemons die with the thread that began them: these last."""
+    asked = {getattr(i, "callspec", None) and i.callspec.params.get("scene") for i in request.session.items}  # type: ignore[attr-defined]  # fmt: skip
+    with ThreadPoolExecutor(6) as pool:
+        world.smooth = pool.submit(world.undisturbed)
+        yield {s.__name__: pool.submit(s, world) for s in SCENES if s.__name__ in asked}
+        for process in (p for s in world.scenes for p in s.processes if p.poll() is None):
+            with process:  # of a scene that failed
+                process.kill()
+
+
+@pytest.mark.parametrize("scene", [s.__name__ for s in SCENES])
+def test_whatever_slurm_does_sweeps_end_complete(scene: str, played: dict[str, "Future[None]"]) -> None:  # fmt: skip
+    played[scene].result()
