@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +93,8 @@ class Cluster:
         for node, port in zip(NODES, ports, strict=True):
             text += NODE.format(node=node, port=port, cpus=cpus)
         (self.root / "slurm.conf").write_text(text + PARTITIONS)
+        # None are used; the plugin of v2 would want systemd all the same.
+        (self.root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         self.start("slurmctld", program("slurmctld"), "-D")
         for node in NODES:
             self.node(node)
@@ -110,9 +112,8 @@ class Cluster:
         while not true():
             dead = [n for n, d in self.daemons.items() if d.poll() is not None]
             if dead or time.monotonic() > end:
-                raise NotStarted(
-                    f"{', '.join(dead) + ' ended' if dead else what}: {self.complaints()}"
-                )
+                said = f"{', '.join(dead)} ended" if dead else what
+                raise NotStarted(f"{said}: {self.complaints(dead or self.daemons)}")
             time.sleep(0.1)
 
     def start(self, name: str, *command: str) -> None:
@@ -156,10 +157,11 @@ class Cluster:
         told = subprocess.run(["sinfo", "-hN", "-o", "%N %t"], capture_output=True, text=True)
         return {f"{n} idle" for n in NODES} <= set(told.stdout.splitlines())
 
-    def complaints(self) -> str:
-        """What the daemons hold to be errors."""
-        lines = [x for p in sorted(self.root.glob("*.out")) for x in p.read_text(errors="replace").splitlines()]  # fmt: skip
-        return "; ".join([x for x in lines if "error:" in x or "fatal:" in x][-4:]) or "no error is told"  # fmt: skip
+    def complaints(self, names: Iterable[str]) -> str:
+        """What daemons hold to be errors, the fatal ones if there are such."""
+        lines = [x for n in names for x in (self.root / f"{n}.out").read_text(errors="replace").splitlines()]  # fmt: skip
+        told = [x for x in lines if "fatal:" in x] or [x for x in lines if "error:" in x][-4:]
+        return "; ".join(told) or "no error is told"
 
     def stop(self) -> None:
         for name in [*self.daemons]:  # the controller first: it must not send jobs elsewhere
