@@ -70,7 +70,7 @@ class Fit:
     sha256: str  # of the fitted rows
     versions: Mapping[str, str]
     sensitivity: tuple[Variant, ...] = ()  # of the loss block to other choices, where asked for
-    profiles: Mapping[str, Profile] = field(default_factory=dict)  # of E and the exponents
+    profiles: Mapping[str, Profile] = field(default_factory=dict)  # of all but coefficients
     interaction: Interaction | None = None  # of roles quantized together, where some were
     unidentified: tuple[str, ...] = ()  # parameters that the data leave open
     open_base: tuple[str, ...] = ()  # why no losses at these N and D would determine the base
@@ -103,6 +103,9 @@ class Fit:
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Interval of a parameter or of a derived quantity."""
+        direct = name.replace("(", "[").replace(")", "]")
+        if direct in self.params and len(self.law.on("N")) == 1:
+            name = direct  # eff_w(4) is a parameter here
         for q in self.law.params:
             if q.name == name and name in self.one_cluster:
                 return q.lower, q.upper

@@ -1,8 +1,10 @@
-"""Profile likelihoods: how much worse the fit becomes when E, or an exponent, is held at another value.
+"""Profile likelihoods: how much worse the fit becomes when a parameter is held at another value.
 
 Rows of a family share their noise, so the rise is scaled to the spread that refits without each family
 have (Chandler & Bate 2007), and its limit is that of F(1, G − 1) rather than χ²₁. Where an interval of
-the draws follows the curvature at the minimum, a profile follows the valley itself.
+the draws follows the curvature at the minimum, a profile follows the valley itself. And where a few
+refits under a threshold far below the noise hardly move by chance, and so the draws hardly spread, the
+spread behind a profile is of all residuals' scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,15 +12,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from precisionlaws.fitting.objective import Block
+from precisionlaws.fitting.objective import Block, huber
 from precisionlaws.fitting.resample import Solved
 from precisionlaws.fitting.simultaneous import blocked
-from precisionlaws.fitting.solve import THIN, minimise
+from precisionlaws.fitting.solve import THIN, Solution, joint, minimise
 from precisionlaws.laws.base import Array, Param
 
 STEPS = 80
 NEAR = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0])  # standard errors to either side
-WIDE = 14  # points over all the values that the law allows
+WIDE = 14  # points from there to the end of what the law allows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,10 @@ def joined(found: Mapping[str, Profile], q: Param, low: float, high: float) -> t
 
 
 def profiles(s: Solved) -> dict[str, Profile]:
-    """Profiles of E and the exponents of a block, all points in one batch."""
+    """Profiles of a block's parameters, all points in one batch; coefficients go along with their exponents.
+
+    Points beyond six standard errors are tried only on a side that none of the nearer ones closes.
+    """
     from scipy import stats
 
     b = s.block
@@ -82,33 +87,55 @@ def profiles(s: Solved) -> dict[str, Profile]:
     cluster = blocked(s.cluster)
     G = int(cluster.max()) + 1
     dof = G - 1 if G > 1 else max(len(b.y) - len(b.own), 1)
-    naive, robust, slope, noise, C = _spreads(s, cluster)
-    grids = [_grid(b, s.u, j, np.sqrt(max(naive[j], robust[j]))) for j in chosen]
-    place = np.repeat(chosen, [len(g) for g in grids])
-    held = np.concatenate(grids)
-    start = s.u + (held - s.u[place])[:, None] * (C[place] / C[place, place][:, None])
-    lo, hi = (np.repeat(end[None], len(held), 0) for end in (b.lower, b.upper))
-    at = np.arange(len(held))
-    start[at, place] = lo[at, place] = hi[at, place] = held
-    best = minimise(b, start, s.delta, lower=lo, upper=hi, tol=1e-5, steps=STEPS)
-    value, natural = best.value, b.natural(best.u)
-    r = b.y - b.predict(s.u[None])[0]
-    psi = np.clip(r, -s.delta, s.delta)
-    least = float((psi * (r - 0.5 * psi)).sum())
     limit = float(stats.f.ppf(0.95, 1, dof))
+    naive, robust, slope, noise, C = _spreads(s, cluster)
+    least = float(huber(b.y - b.predict(s.u[None]), np.ones(len(b.y)), s.delta)[0])
+    near = {j: _near(b, s.u, j, np.sqrt(max(naive[j], robust[j]))) for j in chosen}
+    bends: dict[int, float] = {}
+
+    def risen(j: int, found: Solution) -> Array:
+        away = found.u[:, j] - s.u[j]
+        twice = 2 * np.maximum(found.value - least, 0.0)
+        if j not in bends:
+            bends[j] = _slope(twice, away**2, C[j, j], robust[j], slope)
+        rise = twice * bends[j] / noise * naive[j] / robust[j]
+        return np.where(away == 0, 0.0, np.where(np.isfinite(rise), rise, 1e300))
+
+    found = _held(s, near, dict.fromkeys(near, s.u), C)
+    rise = {j: risen(j, one) for j, one in found.items()}
+    for end, reach in ((0, b.lower), (-1, b.upper)):
+        open_ = [j for j in chosen if rise[j][end] <= limit and found[j].u[end, j] != reach[j]]
+        far = {j: _far(found[j].u[end, j], reach[j]) for j in open_}
+        more = _held(s, far, {j: found[j].u[end] for j in open_}, C)
+        for j, one in more.items():
+            parts = (one, found[j]) if end == 0 else (found[j], one)
+            rise[j] = np.concatenate([risen(j, part) for part in parts])
+            found[j] = joint(parts)
     out = {}
-    for j, grid in zip(chosen, grids, strict=True):
-        twice = 2 * np.maximum(value[place == j] - least, 0.0)
-        bend = _slope(twice, (grid - s.u[j]) ** 2, C[j, j], robust[j], slope)
-        rise = twice * bend / noise * naive[j] / robust[j]
-        rise = np.where(np.isfinite(rise), rise, 1e300)
-        rise[grid == s.u[j]] = 0.0
-        name = b.params[j].name
+    for j in chosen:
+        name, natural = b.params[j].name, b.natural(found[j].u)
         out[name] = Profile(
-            values=tuple(map(float, natural[name][place == j])), rise=tuple(map(float, rise)), limit=limit,
-            along={q: tuple(map(float, natural[q][place == j])) for q in _along(b, name)},
+            values=tuple(map(float, natural[name])), rise=tuple(map(float, rise[j])), limit=limit,
+            along={q: tuple(map(float, natural[q])) for q in _along(b, name)},
         )  # fmt: skip
     return out
+
+
+def _held(
+    s: Solved, grids: Mapping[int, Array], start: Mapping[int, Array], C: Array
+) -> dict[int, Solution]:
+    """Minima with parameter j held at each point of its grid, ascending."""
+    if not grids:
+        return {}
+    b, held = s.block, np.concatenate(list(grids.values()))
+    place = np.repeat(list(grids), [len(g) for g in grids.values()])
+    u = np.concatenate([np.repeat(start[j][None], len(g), 0) for j, g in grids.items()])
+    at = np.arange(len(held))
+    u = u + (held - u[at, place])[:, None] * (C[place] / C[place, place][:, None])
+    lo, hi = (np.repeat(end[None], len(held), 0) for end in (b.lower, b.upper))
+    u[at, place] = lo[at, place] = hi[at, place] = held
+    found = minimise(b, u, s.delta, lower=lo, upper=hi, tol=1e-5, steps=STEPS)
+    return {j: Solution(**{k: v[place == j] for k, v in vars(found).items()}) for j in grids}
 
 
 def _along(b: Block, exponent: str) -> list[str]:
@@ -118,14 +145,24 @@ def _along(b: Block, exponent: str) -> list[str]:
 
 
 def _asked(q: Param) -> bool:
-    return q.name == "E" or (q.unit == "" and q.link != "below")
+    """Not of a coefficient, which goes along, nor of what is measured from another parameter."""
+    return not q.centre and q.link != "below"
 
 
-def _grid(b: Block, u: Array, j: int, se: float) -> Array:
-    near = se * NEAR
-    box = np.linspace(b.lower[j], b.upper[j], WIDE)
-    points = np.concatenate([u[j] - near, u[j : j + 1], u[j] + near, box])
-    return np.unique(np.clip(points, b.lower[j], b.upper[j]))
+def _near(b: Block, u: Array, j: int, se: float) -> Array:
+    """Points around the minimum; where a bound cuts a side short, it is filled evenly."""
+    away, lower, upper = se * NEAR, b.lower[j], b.upper[j]
+    points = [u[j] - away, u[j : j + 1], u[j] + away]
+    if u[j] - away[-1] < lower:
+        points.append(np.linspace(lower, u[j], len(NEAR), endpoint=False))
+    if u[j] + away[-1] > upper:
+        points.append(np.linspace(upper, u[j], len(NEAR), endpoint=False))
+    return np.unique(np.clip(np.concatenate(points), lower, upper))
+
+
+def _far(end: float, bound: float) -> Array:
+    """Points between the last of the near ones and the end of what the law allows, ascending."""
+    return np.sort(np.linspace(end, bound, WIDE + 1)[1:])
 
 
 def _slope(twice: Array, squared: Array, C: float, variance: float, slope: float) -> float:

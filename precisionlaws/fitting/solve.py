@@ -7,7 +7,7 @@ coefficients in which a law is linear are solved for at each of many points of t
 projection), the best starts then descend through decreasing Huber thresholds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,12 @@ class Solution:
     value: Array  # (B,)
     converged: Array  # (B,) Newton decrement below tolerance
     decrement: Array  # (B,) relative to the value
+
+
+def joint(parts: Sequence[Solution]) -> Solution:
+    """Several batches as one."""
+    names = Solution.__dataclass_fields__
+    return Solution(**{k: np.concatenate([getattr(part, k) for part in parts]) for k in names})
 
 
 def minimise(
@@ -242,13 +248,13 @@ def descend(block: Block, u: Array, delta: float, W: Array | None = None) -> Sol
 def _search_thinned(block: Block, delta: float, W: Array | None) -> Solution:
     """Starts descend on some rows; the best places they reach descend on all."""
     rows = _thinned(block)
-    few = search(_part(block, rows), delta, None if W is None else W[rows])
+    few = search(part(block, rows), delta, None if W is None else W[rows])
     u, end = merged(few, np.arange(len(few.u)))
     best = minimise(block, u[:POLISHED], delta, W=W, tol=1e-9, steps=PATIENCE)
     best = minimise(block, best.u, delta, W=W, exact=True, tol=1e-13, steps=120)
     rest = minimise(block, u[POLISHED:], delta, W=W, steps=1) if len(u) > POLISHED else None
-    parts = [best] if rest is None else [best, rest]
-    found = {k: np.concatenate([getattr(q, k) for q in parts])[end] for k in vars(best)}
+    whole = joint([best] if rest is None else [best, rest])
+    found = {k: v[end] for k, v in vars(whole).items()}
     order = np.argsort(found["value"], kind="stable")
     return Solution(**{name: a[order] for name, a in found.items()})
 
@@ -262,7 +268,7 @@ def _thinned(block: Block) -> Array:
     return np.sort(order[rank < max(THIN // len(first), 1)])
 
 
-def _part(block: Block, rows: Array) -> Block:
+def part(block: Block, rows: Array) -> Block:
     x = {k: v[rows] if np.ndim(v) else v for k, v in block.x.items()}
     sd = None if block.sd is None else block.sd[rows]
     return replace(block, x=x, y=block.y[rows], index=block.index[rows], sd=sd)

@@ -50,10 +50,13 @@ def numbers(fits: tuple[Fit, ...]) -> Any:
     """parameter, value, rise."""
     import pandas as pd
 
-    if not fits[0].profiles:
-        raise ValueError(f"the fit of {fits[0].law.full_name} holds no profiles; fit again")
+    fit = fits[0]
+    shape = {q.name for q in fit.law.params if q.name == "E" or q.unit == ""}
+    found = {k: v for k, v in fit.profiles.items() if k in shape}
+    if not found:
+        raise ValueError(f"the fit of {fit.law.full_name} holds no profiles; fit again")
     parts = [
         pd.DataFrame({"parameter": k, "value": np.array(v.values), "rise": np.array(v.rise)})
-        for k, v in fits[0].profiles.items()
+        for k, v in found.items()
     ]
     return pd.concat(parts, ignore_index=True)

