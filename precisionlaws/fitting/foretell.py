@@ -49,32 +49,15 @@ def holdout_delta(
 
     Raises: NoOrigin where the rows allow none; ValueError where the law has no PTQ term.
     """
-    import pandas as pd
-
     law = known(law) if isinstance(law, str) else law
     rows = _paired(frame, law)
     at = rolling.origins(rows.delta, [law], by, delta=True)
-    said = _foretold(rows, law, at, level, delta, resamples)
-    origin, i = at.pairs()
+    each = _foretold(rows, law, at, level, delta, resamples)
     seen = rows.delta["delta_ptq"].to_numpy(float)
-    models = {law.full_name: said["error"], LAST: seen[i] - _last(rows.delta, at), NONE: seen[i]}
-    out = []
-    for k in (*range(len(at.edge)), None):
-        here = np.full(len(origin), True) if k is None else origin == k
-        first = {
-            "by": by, "origin": "all" if k is None else str(k + 1), "up_to": np.nan if k is None else at.edge[k],
-            "fitted": at.fitted.sum(1).max() if k is None else at.fitted[k].sum(), "predicted": here.sum(),
-            "beyond": said["beyond"][here].max(),
-        }  # fmt: skip
-        for name, error in models.items():
-            own = name == law.full_name
-            ends = {c: said[c][here].mean() if own else np.nan for c in ("inside", "width")}
-            e = error[here]
-            out.append(
-                {**first, "model": name, "rms": np.sqrt(np.mean(e**2)), "bias": e.mean(), "coverage": ends["inside"],
-                 "width": ends["width"]}
-            )  # fmt: skip
-    return pd.DataFrame(out)
+    new, kinds = seen[at.pairs()[1]], rolling.formats(rows.delta, delta=True)
+    last = rolling.largest(at, seen, kinds, rolling.sizes(rows.delta)["compute"])
+    errors = {law.full_name: each.pop("error"), LAST: new - last, NONE: new}
+    return rolling.scores(at, errors, each.pop("beyond"), each)
 
 
 def compare_delta(
@@ -134,7 +117,7 @@ def _foretold(
     rows: Rows, law: Law, at: Origins, level: float, delta: float, resamples: int
 ) -> dict[str, Array]:
     """Of every pair of `Origins.pairs`: measured less predicted δ, whether an interval held it, its half width."""
-    out: dict[str, list[Array]] = {c: [] for c in ("error", "inside", "width", "beyond")}
+    out: dict[str, list[Array]] = {c: [] for c in ("error", "coverage", "width", "beyond")}
     rng = np.random.default_rng(0)
     for edge, fitted, scored in zip(at.edge, at.fitted, at.scored, strict=True):
         new = rows.delta[scored]
@@ -148,7 +131,7 @@ def _foretold(
         ends = [(1 - level) / 2, (1 + level) / 2]
         low, high = np.quantile(draws + sd * rng.standard_normal(draws.shape), ends, axis=0)
         out["error"].append(seen - mean)
-        out["inside"].append((low <= seen) & (seen <= high))
+        out["coverage"].append((low <= seen) & (seen <= high))
         out["width"].append((high - low) / 2)
         out["beyond"].append(rolling.beyond(new, rows.delta[fitted]) / np.log(10))
     return {c: np.concatenate(parts) for c, parts in out.items()}
@@ -164,14 +147,3 @@ def _fit(rows: Rows, law: Law, edge: float, by: str, delta: float, resamples: in
     small: Table = whole[rolling.sizes(whole)[by] <= edge * (1 + rolling.SAME / 2)]
     how = "family" if resamples > 1 else "wald"
     return fit(small, law, delta=delta, resamples=resamples, intervals=how)
-
-
-def _last(table: Table, at: Origins) -> Array:
-    """δ of the largest fitted run at the same widths."""
-    formats, seen = rolling.formats(table, delta=True), table["delta_ptq"].to_numpy(float)
-    size = rolling.sizes(table)["compute"]
-    out = []
-    for k, i in zip(*at.pairs(), strict=True):
-        same = np.nonzero(at.fitted[k] & (formats == formats[i]))[0]
-        out.append(seen[same[np.argmax(size[same])]])
-    return np.array(out)

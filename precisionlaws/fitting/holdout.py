@@ -46,32 +46,13 @@ def holdout(
 
     Raises: NoOrigin where the rows allow none.
     """
-    import pandas as pd
-
     law = rolling.trained(known(law) if isinstance(law, str) else law)
     table = select(frame, law).loss
     at = rolling.origins(table, [law], by)
     own = [_origin(table, law, f, s, level, delta, resamples) for f, s in zip(at.fitted, at.scored, strict=True)]  # fmt: skip
-    models = {law.full_name: np.concatenate([one["error"] for one in own])}
-    models |= _baselines(table, law, at, delta)
-    origin = at.pairs()[0]
-    columns = {c: np.concatenate([one[c] for one in own]) for c in ("inside", "inside_mean", "width", "beyond")}  # fmt: skip
-    rows = []
-    for k in (*range(len(at.edge)), None):
-        here = np.full(len(origin), True) if k is None else origin == k
-        first = {
-            "by": by, "origin": "all" if k is None else str(k + 1), "up_to": np.nan if k is None else at.edge[k],
-            "fitted": at.fitted.sum(1).max() if k is None else at.fitted[k].sum(), "predicted": here.sum(),
-            "beyond": columns["beyond"][here].max(),
-        }  # fmt: skip
-        for name, error in models.items():
-            e, intervals = error[here], name == law.full_name
-            said = {c: columns[c][here].mean() if intervals else np.nan for c in ("inside", "inside_mean", "width")}  # fmt: skip
-            rows.append(
-                {**first, "model": name, "rms": np.sqrt(np.mean(e**2)), "bias": e.mean(), "coverage": said["inside"],
-                 "coverage_mean": said["inside_mean"], "width": said["width"]}
-            )  # fmt: skip
-    return pd.DataFrame(rows)
+    each = {c: np.concatenate([one[c] for one in own]) for c in own[0]}
+    errors = {law.full_name: each.pop("error"), **_baselines(table, law, at, delta)}
+    return rolling.scores(at, errors, each.pop("beyond"), each)
 
 
 def _origin(
@@ -83,9 +64,10 @@ def _origin(
     said = fit(table[fitted], law, delta=delta, resamples=resamples).predict(new, level)
     loss, out = new["loss"].to_numpy(float), {c: said[c].to_numpy(float) for c in said}
     return {
-        "error": np.log(loss / out["loss"]), "width": (out["run_high"] - out["run_low"]) / 2 / out["loss"],
-        "inside": (out["run_low"] <= loss) & (loss <= out["run_high"]),
-        "inside_mean": (out["low"] <= loss) & (loss <= out["high"]), "beyond": out["beyond"],
+        "error": np.log(loss / out["loss"]), "beyond": out["beyond"],
+        "coverage": (out["run_low"] <= loss) & (loss <= out["run_high"]),
+        "coverage_mean": (out["low"] <= loss) & (loss <= out["high"]),
+        "width": (out["run_high"] - out["run_low"]) / 2 / out["loss"],
     }  # fmt: skip
 
 
@@ -108,9 +90,4 @@ def _errors(law: Law, table: Table, at: Origins, delta: float, held: dict[str, f
 
 def _last(table: Table, at: Origins) -> Array:
     formats, log = named_formats(rolling.widths(table)), np.log(table["loss"].to_numpy(float))
-    compute = rolling.sizes(table)["compute"]
-    out = []
-    for k, i in zip(*at.pairs(), strict=True):
-        same = np.nonzero(at.fitted[k] & (formats == formats[i]))[0]
-        out.append(log[i] - log[same[np.argmax(compute[same])]])
-    return np.array(out)
+    return log[at.pairs()[1]] - rolling.largest(at, log, formats, rolling.sizes(table)["compute"])

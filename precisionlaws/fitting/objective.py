@@ -9,7 +9,7 @@ rounding; those of a scale need only the distinct bit widths, not every row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from precisionlaws.laws.base import BITS, Array, Law, Param
 
 STEP = 1e-30  # of the complex step: no difference is taken, so no cancellation
+REPEATED = 0.7  # of the rows: with more that differ, sums over rows that repeat gain nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,31 @@ class Block:
     def logs(self) -> dict[str, Array]:
         """log N and log D."""
         return {on: np.log(self.x[on]) for on in ("N", "D")}
+
+    @cached_property
+    def repeats(self) -> "Repeats | None":
+        """Rows with the same fitted values, such as the seeds of a design; None where few repeat."""
+        code, first = np.zeros(len(self.y), int), np.arange(len(self.y))
+        for v in (*(v for k, v in self.x.items() if k != "loss"), self.sd):
+            if v is not None and np.ndim(v):
+                more = np.ravel(np.unique(v, return_inverse=True)[1])
+                _, first, code = np.unique(
+                    code * (more.max() + 1) + more, return_index=True, return_inverse=True
+                )
+                code = np.ravel(code)
+        if len(first) > REPEATED * len(self.y):
+            return None
+        order = np.argsort(code, kind="stable")
+        return Repeats(
+            block=self.part(first), of=code, order=order,
+            start=np.searchsorted(code[order], np.arange(len(first))),
+        )  # fmt: skip
+
+    def part(self, rows: Array) -> "Block":
+        """The same objective over some of the rows."""
+        x = {k: v[rows] if np.ndim(v) else v for k, v in self.x.items()}
+        sd = None if self.sd is None else self.sd[rows]
+        return replace(self, x=x, y=self.y[rows], index=self.index[rows], sd=sd)
 
     @cached_property
     def lower(self) -> Array:
@@ -94,6 +120,11 @@ class Block:
             N, D = (self.x[on] * self._scale(v, on) for on in ("N", "D"))
             total = self.law.base.loss(v, N, D) + self._sum(self.law.added, v)
             return np.log(total) + np.zeros((len(u), 1))
+
+    def fitted(self, u: Array) -> Array:
+        """`predict`, made once for rows that repeat."""
+        same = self.repeats
+        return same.block.predict(u)[:, same.of] if same else self.predict(u)
 
     def jacobian(self, u: Array) -> tuple[Array, Array]:
         """f (B, n) and df/du (B, p, n)."""
@@ -155,6 +186,20 @@ class Block:
         for term in terms:
             total = total + term.penalty(v, *at, self.x)
         return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeats:
+    """A block of distinct rows, and which of them each row of the whole is."""
+
+    block: Block
+    of: Array  # (n,)
+    order: Array  # (n,) rows, those of one place together
+    start: Array  # (m,) where each place starts in `order`
+
+    def total(self, a: Array) -> Array:
+        """Sums (..., m) over the rows (..., n) of each place."""
+        return np.add.reduceat(a[..., self.order], self.start, axis=-1)
 
 
 def on_effective(law: Law) -> bool:

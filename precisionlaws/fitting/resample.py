@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from precisionlaws.fitting.objective import Block
-from precisionlaws.fitting.solve import Solution, derivatives, minimise, part
+from precisionlaws.fitting.solve import Solution, derivatives, minimise
 from precisionlaws.laws.base import Array
 
 FEW = 20  # clusters: below, jackknife; above, bootstrap
@@ -99,26 +99,18 @@ def _jackknife(
     for s, label in zip(solved, labels, strict=True):
         W = (label[None, :] != names[:, None]).astype(float)
         refit = _refit(s, W, _box(s.block, solved[0].block, refits, G))
-        alike, many = _distinct(s.block)
-        fitted = alike.predict(s.u[None])
-        y = fitted + z @ (alike.predict(refit.u) - fitted)
+        same = s.block.repeats
+        few, many = (same.block, np.bincount(same.of)) if same else (s.block, None)
+        fitted = few.predict(s.u[None])
+        y = fitted + z @ (few.predict(refit.u) - fitted)
         box = _box(s.block, solved[0].block, out, resamples)
         start = s.u + z @ (refit.u - s.u)
-        landed = minimise(alike, start, np.inf, W=many, y=y, tol=LANDED, steps=LANDING, **box)
+        landed = minimise(few, start, np.inf, W=many, y=y, tol=LANDED, steps=LANDING, **box)
         out.append(landed.u)
         refits.append(refit.u)
         ok.append(refit.decrement < GOOD)
     method = f"delete-one-family jackknife (CR3), t with {G - 1} degrees of freedom"
     return Draws(u=tuple(out), method=method, clusters=G, converged=float(np.mean(ok)))
-
-
-def _distinct(b: Block) -> tuple[Block, Array]:
-    """One row of all that have the same fitted values, such as the seeds of a design, and how many it stands for."""
-    known = [v for k, v in b.x.items() if k != "loss"] + ([] if b.sd is None else [b.sd])
-    codes = [np.unique(np.broadcast_to(v, b.y.shape), return_inverse=True)[1] for v in known]
-    key = np.stack([np.ravel(code) for code in codes], 1)
-    rows, many = np.unique(key, axis=0, return_index=True, return_counts=True)[1:]
-    return part(b, rows), many.astype(float)
 
 
 def _refit(s: Solved, W: Array, box: dict[str, Any]) -> Solution:

@@ -169,6 +169,40 @@ def errors(b: Block, u: Array, at: Origins) -> Array:
     return (b.y - b.predict(u))[k, i]
 
 
+def largest(at: Origins, values: Array, kinds: Array, size: Array) -> Array:
+    """For every pair of `Origins.pairs` the value of the largest fitted row of its kind."""
+    out = []
+    for k, i in zip(*at.pairs(), strict=True):
+        same = np.nonzero(at.fitted[k] & (kinds == kinds[i]))[0]
+        out.append(values[same[np.argmax(size[same])]])
+    return np.array(out)
+
+
+def scores(
+    at: Origins, errors: Mapping[str, Array], beyond: Array, said: Mapping[str, Array]
+) -> Table:
+    """A row per origin and model, and a pooled row for each (origin "all").
+
+    errors: of each model, of every pair of `Origins.pairs`; said: what the first model's intervals tell of
+    each pair, by column; beyond: decades outside the fitted rows.
+    """
+    import pandas as pd
+
+    origin, rows = at.pairs()[0], []
+    for k in (*range(len(at.edge)), None):
+        here = np.full(len(origin), True) if k is None else origin == k
+        first = {
+            "by": at.by, "origin": "all" if k is None else str(k + 1), "up_to": np.nan if k is None else at.edge[k],
+            "fitted": at.fitted.sum(1).max() if k is None else at.fitted[k].sum(), "predicted": here.sum(),
+            "beyond": beyond[here].max(),
+        }  # fmt: skip
+        for number, (name, error) in enumerate(errors.items()):
+            e = error[here]
+            own = {c: v[here].mean() if number == 0 else np.nan for c, v in said.items()}
+            rows.append({**first, "model": name, "rms": np.sqrt(np.mean(e**2)), "bias": e.mean(), **own})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def beyond(new: Table, known: Table) -> Array:
     """How far rows lie outside others: log of the ratio to the nearest N, D or N·D, the largest of the three."""
     out = np.zeros(len(sizes(new)["N"]))

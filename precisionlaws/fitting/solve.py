@@ -8,7 +8,7 @@ projection), the best starts then descend through decreasing Huber thresholds.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ def _values(block: Block, u: Array, delta: float, W: Array, y: Array, members: A
     """The objective alone, infinite outside the law's domain."""
     with np.errstate(all="ignore"):
         parts = [
-            huber(v - block.predict(u[own]), w, delta)
+            huber(v - block.fitted(u[own]), w, delta)
             for own, w, v in _parts(block, u, W, y, members)
         ]
     value = np.concatenate(parts)
@@ -144,7 +144,8 @@ def _parts(
     block: Block, u: Array, W: Array, y: Array, members: Array
 ) -> Iterator[tuple[slice, Array, Array]]:
     """Members in parts that the cache holds, with the weights and the y of each."""
-    size = max(1, FLOATS // (u.shape[1] * len(block.y)))
+    few = block.repeats.block if block.repeats else block
+    size = max(1, FLOATS // (u.shape[1] * len(few.y)))
     for i in range(0, len(u), size):
         own = slice(i, i + size)
         w, v = (a[members[own]] if a.ndim > 1 and len(a) > 1 else a for a in (W, y))
@@ -189,23 +190,30 @@ def derivatives(
     scaling: bool = True,
 ) -> tuple[Array, Array, Array, Any]:
     """Objective, gradient, (Gauss-)Newton Hessian, and the diagonal that scales a step (None without `scaling`)."""
-    f, J = block.jacobian(u)
+    same = block.repeats
+    few, total = (same.block, same.total) if same else (block, _as_is)
+    f, J = few.jacobian(u)
     with np.errstate(all="ignore"):
-        r = (block.y if y is None else y) - f
+        r = (block.y if y is None else y) - (f[:, same.of] if same else f)
         psi = np.clip(r, -delta, delta)
         weighted = W * psi
         F = _dot(weighted, r) - 0.5 * _dot(weighted, psi)
-        g = -np.matmul(J, weighted[..., None])[..., 0]
-        H = np.matmul(J * (W * (psi == r))[:, None, :], J.transpose(0, 2, 1))
+        pulled = total(weighted)
+        g = -np.matmul(J, pulled[..., None])[..., 0]
+        H = np.matmul(J * total(W * (psi == r))[:, None, :], J.transpose(0, 2, 1))
         diag = None
         if scaling:
             # Rows beyond δ have no curvature of their own; their majoriser keeps the scaling sane.
             pull = W * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
-            diag = np.matmul(J * J, pull[..., None])[..., 0]
+            diag = np.matmul(J * J, total(pull)[..., None])[..., 0]
     if exact:
-        H = H - curvature(block, u, weighted)
+        H = H - curvature(few, u, pulled)
     F = np.where(np.isfinite(F), F, np.inf)
     return F, g, H, diag
+
+
+def _as_is(a: Array) -> Array:
+    return a
 
 
 def _dot(a: Array, b: Array) -> Array:
@@ -248,7 +256,7 @@ def descend(block: Block, u: Array, delta: float, W: Array | None = None) -> Sol
 def _search_thinned(block: Block, delta: float, W: Array | None) -> Solution:
     """Starts descend on some rows; the best places they reach descend on all."""
     rows = _thinned(block)
-    few = search(part(block, rows), delta, None if W is None else W[rows])
+    few = search(block.part(rows), delta, None if W is None else W[rows])
     u, end = merged(few, np.arange(len(few.u)))
     best = minimise(block, u[:POLISHED], delta, W=W, tol=1e-9, steps=PATIENCE)
     best = minimise(block, best.u, delta, W=W, exact=True, tol=1e-13, steps=120)
@@ -266,12 +274,6 @@ def _thinned(block: Block) -> Array:
     first = np.searchsorted(block.index[order], np.arange(block.index.max() + 1))
     rank = np.arange(len(order)) - first[block.index[order]]
     return np.sort(order[rank < max(THIN // len(first), 1)])
-
-
-def part(block: Block, rows: Array) -> Block:
-    x = {k: v[rows] if np.ndim(v) else v for k, v in block.x.items()}
-    sd = None if block.sd is None else block.sd[rows]
-    return replace(block, x=x, y=block.y[rows], index=block.index[rows], sd=sd)
 
 
 def merged(found: Solution, end: Array) -> tuple[Array, Array]:

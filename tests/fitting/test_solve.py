@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
+from precisionlaws.fitting import objective
 from precisionlaws.fitting.diagnose import certify
 from precisionlaws.fitting.fit import fit
 from precisionlaws.fitting.objective import Block, block, huber
@@ -176,3 +177,21 @@ def test_starts_fill_the_cube() -> None:
     assert points.max() < 1
     counts = np.histogramdd(points, bins=(4, 4, 4))[0]
     assert counts.min() >= 1
+
+
+def test_rows_that_repeat_are_evaluated_once(demo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds of a design: the same objective, gradient and Hessian as row by row, under any weights."""
+    for make in (lambda: loss_block(demo, "neff_free"), lambda: delta_block(demo)):
+        b = make()
+        u = search(b, 1e-3).u[:3]
+        W = np.random.default_rng(0).multinomial(len(b.y), np.full(len(b.y), 1 / len(b.y)), 3)
+        assert (b.repeats is not None) == (b.kind == "loss")
+        ours = derivatives(b, u, 1e-3, W.astype(float), True)
+        with monkeypatch.context() as m:
+            m.setattr(objective, "REPEATED", 0.0)
+            plain = make()
+            assert plain.repeats is None
+            by_row = derivatives(plain, u, 1e-3, W.astype(float), True)
+        for a, c in zip(ours, by_row, strict=True):
+            assert a == pytest.approx(c, rel=1e-7, abs=1e-9 * np.abs(c).max())
+        assert b.fitted(u) == pytest.approx(b.predict(u), rel=1e-14)
