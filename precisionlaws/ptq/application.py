@@ -38,6 +38,7 @@ def node_of(name: str) -> dict[str, Any]:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text())
 
 
+@torch.no_grad()
 def apply(
     method: str,
     W: Tensor,
@@ -57,7 +58,7 @@ def apply(
         options["bits"] = bits
     spec = method_of(method, **options)
     check(spec, W, H)
-    return spec.quantize(W.detach(), H, generator(seed))
+    return spec.quantize(W, H, generator(seed))
 
 
 def check(spec: Ptq, W: Tensor, H: Tensor | None, name: str = "the matrix") -> None:

@@ -60,8 +60,10 @@ class Gptq(Scalar, Calibrated):
         members = (order // (W.shape[1] // len(grid.scale))).tolist()
         refit = self.refit if self.granularity == "group" and not self.static_groups else None
         factor = ldlq.factorize(H[order][:, order] if self.act_order else H, self.percdamp, x.dtype)
-        solved = ldlq.solve(x.T.contiguous()[order], factor.L, grid, members, refit)
-        codes = solved.codes[order.argsort()].T.reshape(groups.shape)
+        inputs = x.T[order] if self.act_order else x.T.contiguous()
+        solved = ldlq.solve(inputs, factor.L, grid, members, refit)
+        codes = solved.codes[order.argsort()] if self.act_order else solved.codes
+        codes = codes.T.reshape(groups.shape)
         end = grid.map(lambda t: t.T.reshape(-1, 1)) if refit else start
         nearest = (start.codes(groups) * start.scale).view(W.shape)
         return self.quantized(codes, end, W, report(solved, factor, x, nearest, H))

@@ -16,6 +16,7 @@ from precisionlaws.ptq.grids import Grid
 BLOCK = 32  # inputs between two products of matrices; changes the speed and nothing else
 LEAST_PIVOT = 1e-9  # of H's mean diagonal; smaller ones are rounding errors
 MOST_DAMPING = 1.0
+ROWS = 8  # of a block that share one view of the errors before them; those not made yet count 0 times
 SEEN = 128  # inputs whose errors a refitted scale sees at once
 
 
@@ -70,7 +71,7 @@ def solve(
     (group, out) as the errors before them leave them; written into `grid`.
     """
     n, group = len(W), len(W) // len(grid.scale)
-    E, Q, errors = torch.empty_like(W), torch.empty_like(W), W.new_empty(n)
+    E, Q, T = torch.empty_like(W), torch.empty_like(W), torch.empty_like(W)
     work = Block(min(block, n), W)
     starts = sorted({*range(0, n, block), *(range(0, n, group) if refit else ())})
     for start, stop in zip(starts, [*starts[1:], n], strict=True):
@@ -78,9 +79,10 @@ def solve(
             put(grid, start // group, refit(ahead(W, L, E, start, start + group)))
         part = slice(start, stop)
         passed = L[part, :start] @ E[:start]
-        E[part], Q[part], errors[part] = work.round(
+        T[part], Q[part], E[part] = work.round(
             W[part], passed, L[part, part], grid, members[part]
         )
+    errors = T.sub_(W).add_(E).square_().sum(1)
     return Solved(Q, errors.double(), E.double().square_().sum().item())
 
 
@@ -89,29 +91,33 @@ class Block:
     takes as long as all the arithmetic on it."""
 
     def __init__(self, size: int, W: Tensor) -> None:
-        self.L = W.new_empty(size, size)
-        self.W, self.T, self.E, self.Q = (W.new_empty(size, W.shape[1]) for _ in range(4))
-        rows = [t.unbind(0) for t in (self.W, self.T, self.E, self.Q)]
-        before = [(self.E[:k].T, self.L[k, :k]) for k in range(size)]
-        self.rows = list(zip(*rows, *zip(*before, strict=True), strict=True))
+        self.L = W.new_zeros(size, size)
+        self.W, self.T, self.E, self.Q = (W.new_zeros(size, W.shape[1]) for _ in range(4))
+        given: list[Tensor] = []
+        errors: list[Tensor] = []
+        for start in range(0, size, ROWS):
+            rows = self.L[start : start + ROWS, : start + ROWS].unbind(0)
+            given += rows
+            errors += [self.E[: start + ROWS].T] * len(rows)
+        rows = [t.unbind(0) for t in (self.W, self.T, self.Q, self.E)]
+        self.rows = list(zip(*rows, errors, given, strict=True))
 
     @torch.inference_mode()  # without autograd's bookkeeping: a sixth less time
     def round(
         self, W: Tensor, passed: Tensor, L: Tensor, grid: Grid, members: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """E and Q of a block, and Σ (T - Ŵ)² of its rows; `passed`: what earlier blocks pass on."""
+        """T, Q and E of a block; `passed`: what earlier blocks pass on."""
         size = len(W)
-        self.L[:size, :size] = L
+        torch.tril(L, -1, out=self.L[:size, :size])
         self.W[:size] = W
         torch.add(W, passed, out=self.T[:size])
         scales, lows, highs = (t.unbind(0) for t in (grid.scale, grid.low, grid.high))
-        for g, (w, target, error, q, errors, given) in zip(members, self.rows, strict=False):
+        for g, (w, target, q, error, errors, given) in zip(members, self.rows, strict=False):
             target.addmv_(errors, given)
             torch.div(target, scales[g], out=q)
             q.round_().clamp_(lows[g], highs[g])
             torch.addcmul(w, q, scales[g], value=-1, out=error)
-        E, Q, T = self.E[:size], self.Q[:size], self.T[:size]
-        return E, Q, T.sub_(self.W[:size]).add_(E).square_().sum(1)
+        return self.T[:size], self.Q[:size], self.E[:size]
 
 
 def ahead(W: Tensor, L: Tensor, E: Tensor, start: int, stop: int) -> Tensor:
