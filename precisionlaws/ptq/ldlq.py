@@ -16,7 +16,9 @@ from precisionlaws.ptq.grids import Grid
 BLOCK = 32  # inputs between two products of matrices; changes the speed and nothing else
 LEAST_PIVOT = 1e-9  # of H's mean diagonal; smaller ones are rounding errors
 MOST_DAMPING = 1.0
-ROWS = 8  # of a block that share one view of the errors before them; those not made yet count 0 times
+ROWS = (
+    8  # of a block that share one view of the errors before them; those not made yet count 0 times
+)
 SEEN = 128  # inputs whose errors a refitted scale sees at once
 
 
@@ -79,9 +81,7 @@ def solve(
             put(grid, start // group, refit(ahead(W, L, E, start, start + group)))
         part = slice(start, stop)
         passed = L[part, :start] @ E[:start]
-        T[part], Q[part], E[part] = work.round(
-            W[part], passed, L[part, part], grid, members[part]
-        )
+        T[part], Q[part], E[part] = work.round(W[part], passed, L[part, part], grid, members[part])
     errors = T.sub_(W).add_(E).square_().sum(1)
     return Solved(Q, errors.double(), E.double().square_().sum().item())
 
