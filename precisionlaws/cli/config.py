@@ -1,5 +1,6 @@
 """precisionlaws config: what there is to choose from, and what a run would be."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -35,6 +36,8 @@ def list_(
     for name, options in groups.items():
         if group in (None, name):
             print(f"{name:12} {'  '.join(options)}")
+    if group in OPTIONS:
+        print(f"what one can be told: precisionlaws config show {group}=NAME", file=sys.stderr)
 
 
 @app.command()

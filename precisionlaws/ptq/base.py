@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from precisionlaws.config import Spec, digest, neutral, normal_json, ranged
+from precisionlaws.config import ConfigError, Spec, digest, neutral, normal_json, ranged
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -66,6 +66,8 @@ class Ptq(Spec):
 
     def check(self, shape: Sequence[int], name: str = "the matrix") -> None:
         """Raise ConfigError if a matrix of this shape cannot be quantized; before any work."""
+        if 0 in shape:
+            raise ConfigError(f"{name} must have weights, got shape {tuple(shape)}")
 
     def bits_effective(self, shape: Sequence[int]) -> float | None:
         """Effective bits of a matrix of this shape in a model, for plans; None: its payload will tell."""

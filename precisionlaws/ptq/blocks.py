@@ -6,13 +6,14 @@ arXiv:2402.04396, section 4), block k is rounded as W_k + Σ_{j<k} L_kj E_j, and
 D_k over what rounding does to these targets.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from precisionlaws.ptq import grids
+from precisionlaws.ptq.base import Quantized, bits_of
 from precisionlaws.ptq.ldlq import proxy
 
 ENOUGH = 1e-3  # of the proxy: a pass that gains less is the last
@@ -87,6 +88,20 @@ def improve(
             return done + 1
         best = now
     return passes
+
+
+def quantized(
+    W: Tensor,
+    weight: Tensor,
+    H: Tensor,
+    bits: int,
+    payload: Mapping[str, Tensor],
+    info: Mapping[str, Any],
+) -> Quantized:
+    """`weight`, what `payload` decodes to, with what it stores and how near it is to W under H."""
+    weight = weight.to(W)
+    info = dict(info) | report(W, weight, H, bits)
+    return Quantized(weight, payload, bits_of(payload, bits, W.numel()), info)
 
 
 def report(W: Tensor, weight: Tensor, H: Tensor, bits: int) -> dict[str, Any]:

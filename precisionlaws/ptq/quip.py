@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from precisionlaws.config import ConfigError, ranged
-from precisionlaws.ptq.base import Calibrated, Quantized, bits_of
+from precisionlaws.config import ranged
+from precisionlaws.ptq.base import Calibrated, Quantized
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -39,17 +39,13 @@ class Quip(Calibrated):
     passes: int = ranged(0)  # at most; after LDLQ
     percdamp: float = ranged(0, 1)  # share of the mean of H's diagonal that is added to it
 
-    def check(self, shape: Sequence[int], name: str = "the matrix") -> None:
-        if 0 in shape:
-            raise ConfigError(f"{name} must have weights, got shape {tuple(shape)}")
-
     def quantize(
         self, W: "Tensor", H: "Tensor | None" = None, generator: "Generator | None" = None
     ) -> Quantized:
         """Raises: ConfigError if H cannot be factored."""
         import torch
 
-        from precisionlaws.ptq.blocks import report
+        from precisionlaws.ptq import blocks
         from precisionlaws.ptq.packing import pack
 
         self.check(W.shape)
@@ -70,9 +66,7 @@ class Quip(Calibrated):
         }
         if self.rescale:
             payload["factors"] = octaves.cpu()
-        weight = self.decode(payload, W.shape).to(W)
-        info = report(W, weight, H, self.bits) | info
-        return Quantized(weight, payload, bits_of(payload, self.bits, W.numel()), info)
+        return blocks.quantized(W, self.decode(payload, W.shape), H, self.bits, payload, info)
 
     def decode(self, payload: "Mapping[str, Tensor]", shape: Sequence[int]) -> "Tensor":
         from precisionlaws.ptq.packing import unpack

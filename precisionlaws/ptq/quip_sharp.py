@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from precisionlaws.config import ConfigError, neutral, ranged
-from precisionlaws.ptq.base import Calibrated, Quantized, bits_of
+from precisionlaws.config import neutral, ranged
+from precisionlaws.ptq.base import Calibrated, Quantized
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -39,18 +39,13 @@ class QuipSharp(Calibrated):
     percdamp: float = ranged(0, 1)  # share of the mean of H's diagonal that is added to it
     finetune: Literal["none", "blocks", "end_to_end", "both"] = neutral("none")
 
-    def check(self, shape: Sequence[int], name: str = "the matrix") -> None:
-        if 0 in shape:
-            raise ConfigError(f"{name} must have weights, got shape {tuple(shape)}")
-
     def quantize(
         self, W: "Tensor", H: "Tensor | None" = None, generator: "Generator | None" = None
     ) -> Quantized:
         """Raises: ConfigError if H cannot be factored."""
         import torch
 
-        from precisionlaws.ptq import incoherence, vectors
-        from precisionlaws.ptq.blocks import report
+        from precisionlaws.ptq import blocks, incoherence, vectors
         from precisionlaws.ptq.packing import pack
 
         self.check(W.shape)
@@ -67,9 +62,8 @@ class QuipSharp(Calibrated):
             "scale": solved.scale.cpu(),
             "signs": pack(rotation.negative().cpu(), 1),
         }
-        weight = self.decode(payload, W.shape).to(W)
-        info = report(W, weight, H, self.bits) | dict(solved.info)
-        return Quantized(weight, payload, bits_of(payload, self.bits, W.numel()), info)
+        weight = self.decode(payload, W.shape)
+        return blocks.quantized(W, weight, H, self.bits, payload, solved.info)
 
     def decode(self, payload: "Mapping[str, Tensor]", shape: Sequence[int]) -> "Tensor":
         points = self.points(payload, shape)

@@ -39,6 +39,7 @@ class Scalar(Ptq):
         return set() if self.granularity == "group" else {"group"}
 
     def check(self, shape: Sequence[int], name: str = "the matrix") -> None:
+        super().check(shape, name)
         if self.granularity == "group" and shape[-1] % self.group:
             raise ConfigError(
                 f"group must divide the {shape[-1]} inputs of {name}, got {self.group}"

@@ -21,8 +21,8 @@ from torch.func import functional_call
 
 from precisionlaws.config import ConfigError
 from precisionlaws.models.parts import linears
-from precisionlaws.ptq.base import Quantized, bits_of
-from precisionlaws.ptq.blocks import report
+from precisionlaws.ptq.base import Quantized
+from precisionlaws.ptq.blocks import quantized
 from precisionlaws.ptq.descent import BATCH, HELD_OUT, descend, mean, sides
 from precisionlaws.ptq.incoherence import Rotation
 from precisionlaws.ptq.matrices import generator, one_by_one
@@ -62,9 +62,8 @@ class Matrix:
         q, vectors = self.start, {"outputs": self.outputs, "inputs": self.inputs}
         payload = {k: t for k, t in q.payload.items() if k != "signs"}
         payload |= {k: v.half().cpu() for k, v in vectors.items()}
-        weight = spec.decode(payload, W.shape).to(W)
-        info = {k: v for k, v in q.info.items() if k != "warning"} | report(W, weight, H, spec.bits)
-        return Quantized(weight, payload, bits_of(payload, spec.bits, W.numel()), info)
+        info = {k: v for k, v in q.info.items() if k != "warning"}
+        return quantized(W, spec.decode(payload, W.shape), H, spec.bits, payload, info)
 
 
 @dataclass(frozen=True)

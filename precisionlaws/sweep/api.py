@@ -15,7 +15,7 @@ from precisionlaws.sweep.engine import run_study
 from precisionlaws.sweep.launchers.local import Local
 from precisionlaws.sweep.live import Silent
 from precisionlaws.sweep.points import Point, Study
-from precisionlaws.sweep.quantizable import quantizable
+from precisionlaws.sweep.quantizable import methods, quantizable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def quantize(
     done(run_id, eval_id, δ): called after every point.
     Raises: ConfigError for a method, width or option that does not exist, or a damaged checkpoint.
     """
-    jobs = quantizable(store, method, bits, options, where, low_precision)
+    jobs = quantizable(store, methods(method, bits, options), where, low_precision)
     exec = default("exec")
     os.environ.setdefault("OMP_NUM_THREADS", str(exec.threads))  # before torch makes its pools
     import torch

@@ -29,8 +29,9 @@ def quantize_plan(
 ) -> dict[str, Any]:
     """What `quantize` would make: per method and width, points and bits with everything that is stored (None
     where only the payload will tell); to_do: points that the store has not."""
-    jobs, files = quantizable(store, method, bits, options, where, low_precision), Store(store)
-    rows = [plan_row(ptq, jobs, files) for ptq in methods(method, bits, options)]
+    ptqs, files = methods(method, bits, options), Store(store)
+    jobs = quantizable(store, ptqs, where, low_precision)
+    rows = [plan_row(ptq, jobs, files) for ptq in ptqs]
     return {
         "methods": [row for row in rows if row["points"]],
         "runs": sum(bool(ptqs) for _, ptqs in jobs),
@@ -91,17 +92,11 @@ def layer_warnings(store: str | Path, frame: "pd.DataFrame") -> list[str]:
 
 
 def quantizable(
-    store: str | Path,
-    method: str,
-    bits: str,
-    options: Sequence[str],
-    where: str | None,
-    low_precision: bool = False,
+    store: str | Path, ptqs: Sequence[Ptq], where: str | None, low_precision: bool
 ) -> list[Job]:
     """The runs that can be quantized, each with what it can be quantized to, all of it checked."""
     from precisionlaws.where import where as chosen_rows
 
-    ptqs = methods(method, bits, options)
     if not Path(store).is_dir():
         raise ConfigError(
             f"{str(store)!r} is not a store: quantize needs the checkpoints of its runs"

@@ -1,7 +1,6 @@
 """PTQ of finished runs, end to end: one calibration for all, rows that say everything, δ that fall."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,11 +22,9 @@ from precisionlaws.store import Store, load
 from precisionlaws.sweep import quantize as module
 from precisionlaws.sweep.api import quantize
 from precisionlaws.sweep.points import allowed, study
-from precisionlaws.sweep.quantizable import quantize_plan
 from precisionlaws.sweep.quantize import quantize_run
 from precisionlaws.sweep.schedule import units
 from precisionlaws.sweep.worker import execute
-from precisionlaws.training.loop import Interrupted
 from precisionlaws.training.unit import train_runs
 
 EXEC: Exec = build(option("exec", "default"), Exec)  # type: ignore[assignment]
@@ -124,12 +121,6 @@ def test_hessians_are_of_the_trained_model(
     assert all(torch.equal(got[n], H) for n, H in want.items())
 
 
-def test_too_few_training_tokens_is_an_error_in_words(tiny: list[str], tmp_path: Path) -> None:
-    store = trained(tiny, tmp_path)
-    with pytest.raises(ConfigError, match="ptq.calibration_tokens must be at most the"):
-        quantize_run(the_run(tiny), [method_of("gptq", calibration_tokens=10**6)], store, EXEC)
-
-
 def test_the_command(tiny: list[str], tmp_path: Path) -> None:
     store = trained(tiny, tmp_path / "s", (), ["seed=1"], ["quant=qat", "quant.weights.bits=4"])
     before = sorted(p for p in store.root.rglob("*") if p.is_file())
@@ -173,16 +164,6 @@ def test_a_worker_of_a_sweep_does_the_same(tiny: list[str], tmp_path: Path) -> N
     assert rows.delta_ptq.notna().sum() == 2
 
 
-def test_a_plan_refuses_what_the_command_would(tiny: list[str], tmp_path: Path) -> None:
-    store = trained(tiny, tmp_path)
-    with pytest.raises(ConfigError, match="ptq.group must divide the 16 inputs"):
-        quantize_plan(store.root, "gptq", "3", ["granularity=group", "group=32"])
-    with pytest.raises(ConfigError, match="ptq.static_groups must be true with act_order"):
-        quantize_plan(store.root, "gptq", "3", ["granularity=group", "static_groups=false"])
-    with pytest.raises(ConfigError, match="no finished run"):
-        quantize_plan(store.root, "gptq", "3", where="seed == 7")
-
-
 def test_gptq_hurts_less_than_rounding_to_nearest(tiny: list[str], tmp_path: Path) -> None:
     """On models that have learnt something, at 3 bits, on average over runs."""
     seeds = ([f"seed={s}", "tokens=40k"] for s in range(3))
@@ -190,54 +171,6 @@ def test_gptq_hurts_less_than_rounding_to_nearest(tiny: list[str], tmp_path: Pat
     for options in ([], ["granularity=group", "grid=asymmetric", "range=mse"]):
         delta = {m: quantize(store.root, m, "3", options).delta_ptq.mean() for m in ("rtn", "gptq")}
         assert 0 < delta["gptq"] < 0.8 * delta["rtn"]
-
-
-def test_weights_before_the_decay(tiny: list[str], tmp_path: Path) -> None:
-    """phase=stable: points of their own, paired with the undecayed loss, at the D of the branch point."""
-    settings = dict(t.split("=", 1) for t in tiny) | {"tokens": "2560,5120"}
-    settings |= {"ptq": "rtn", "ptq.bits": "3,4", "ptq.phase": "final,stable"}
-    path, told = tmp_path / "study.yaml", []
-    path.write_text(json.dumps({"points": [settings]}))
-    plan = study(str(path))
-    assert len(plan.points) == 2 * (2 + 4)
-    store = Store(tmp_path / "s")
-    for unit in units(plan.points):
-        message = json.loads(json.dumps(unit.message() | {"exec": plain(plan.exec)}))
-        execute(message, store, told.append, lambda: False)
-    assert told[-1] == {"event": "done"}
-    rows = load(store.root)
-    assert len(rows) == 12
-    before = rows[rows.phase == "stable"]
-    assert set(before.D) == {16 * 128, 32 * 128}  # steps 16 of 20 and 32 of 40
-    assert (before.flops < rows[rows.phase == "final"].flops.to_numpy()).all()
-    for _, part in rows.groupby(["run_id", "phase"]):
-        whole = part[part.P_post == 16].iloc[0]
-        rounded = part[part.P_post < 16]
-        assert len(rounded) == 2
-        assert rounded.loss.to_numpy() == pytest.approx(whole.loss + rounded.delta_ptq.to_numpy())
-    # The undecayed loss of the longer run is that of a run that never decays.
-    alone = trained([*tiny, "tokens=4096", "lr_schedule.decay=0"], tmp_path / "alone")
-    undecayed = before[(before.D == 4096) & (before.P_post == 16)]["loss"].tolist()
-    assert undecayed == load(alone.root)["loss"].tolist()
-
-
-def test_a_lost_trunk_is_trained_again_to_the_same_weights(tiny: list[str], tmp_path: Path) -> None:
-    store = trained(tiny, tmp_path)
-    first = quantize(store.root, "rtn", "3", ["phase=stable"])
-    shutil.rmtree(store.root / "trunks")
-    for point in store.root.rglob("points/*.json"):
-        point.unlink()
-    again = quantize(store.root, "rtn", "3", ["phase=stable"])
-    pd.testing.assert_frame_equal(first.drop(columns="seconds"), again.drop(columns="seconds"))
-    assert set(again.phase) == {"stable"}
-
-
-def test_a_cosine_has_no_stable_phase(tiny: list[str], tmp_path: Path) -> None:
-    settings = dict(t.split("=", 1) for t in tiny if "lr_schedule" not in t)
-    settings |= {"lr_schedule": "cosine", "ptq": "rtn", "ptq.phase": "stable"}
-    (tmp_path / "study.yaml").write_text(json.dumps({"points": [settings]}))
-    with pytest.raises(ConfigError, match="lr_schedule=cosine has no stable phase"):
-        study(str(tmp_path / "study.yaml"))
 
 
 def test_several_methods_share_a_calibration_and_options_may_be_of_one(
@@ -306,66 +239,6 @@ def test_layers_and_warnings(tiny: list[str], tmp_path: Path) -> None:
         f"warning: {row['run_id']} {row['eval_id']}: {n}: 32 calibration" in made.stderr
         for n in said
     )
-
-
-def test_interrupted_between_and_within_points(tiny: list[str], tmp_path: Path) -> None:
-    """What is done is kept, and the same call goes on to the same rows."""
-    run, ptqs = the_run(tiny), [method_of(m, bits=b) for m in ("rtn", "awq") for b in (3, 4)]
-    rows: list[list[dict[str, object]]] = []
-    for name, stops in (("whole", ()), ("stopped", (0, 2, 3))):
-        store, kept = trained(tiny, tmp_path / name), []
-        for k in stops:  # asked before every point and every batch of an evaluation
-            asked = iter(range(10**6))
-            with pytest.raises(Interrupted):
-                quantize_run(run, ptqs, store, EXEC, stop=lambda k=k, n=asked: next(n) >= k)
-            kept.append(len(list(store.root.rglob("points/*.json"))))
-        assert kept == sorted(kept)
-        assert len(ptqs) not in kept
-        quantize_run(run, ptqs, store, EXEC)
-        found = [files.read_json(store.point(run_id(run), eval_id(p))) for p in ptqs]
-        rows.append([{k: v for k, v in r.items() if k != "seconds"} for r in found])
-    assert rows[0] == rows[1]
-
-
-def test_a_checkpoint_of_another_run_is_refused(tiny: list[str], tmp_path: Path) -> None:
-    store = trained(tiny, tmp_path, (), ["seed=1"], ["size.width=32"])
-    mine, other, wider = (
-        module.checkpoint(the_run(tiny, *more), store)
-        for more in ([], ["seed=1"], ["size.width=32"])
-    )
-    shutil.copy(other, mine)
-    with pytest.raises(ConfigError, match="is not the one that gave its run's loss"):
-        quantize(store.root, "rtn", "3")
-    shutil.copy(wider, mine)
-    result = json.loads((mine.parent / "result.json").read_text())
-    result["checkpoint.sha256"] = json.loads((wider.parent / "result.json").read_text())[
-        "checkpoint.sha256"
-    ]
-    (mine.parent / "result.json").write_text(json.dumps(result))
-    with pytest.raises(ConfigError, match="does not fit its run"):
-        quantize_run(the_run(tiny), [method_of("rtn")], store, EXEC)
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (["--bits", "1.5"], "ptq.bits must be a whole number, got 1.5"),
-        (["--method", "rtn,gtpq"], "ptq=gtpq: unknown ptq; did you mean 'gptq'"),
-        (
-            ["--set", "group=7", "--set", "granularity=group"],
-            "ptq.group must divide the 16 inputs of",
-        ),
-        (["--set", "gptq.percdamp=0.1"], "ptq.gptq: no such field"),
-    ],
-)
-def test_bad_input_is_refused_before_any_work(
-    tiny: list[str], tmp_path: Path, options: list[str], text: str
-) -> None:
-    store = trained(tiny, tmp_path)
-    run = CliRunner().invoke(app, ["quantize", str(store.root), *options])
-    assert isinstance(run.exception, ConfigError)
-    assert text in str(run.exception)
-    assert not list(store.root.rglob("points"))
 
 
 @pytest.mark.parametrize("method", ["rtn", "gptq", "awq", "quip", "quip_sharp"])
