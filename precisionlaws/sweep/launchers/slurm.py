@@ -51,8 +51,8 @@ class Slurm(Launcher):
     raw: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for name in ("time", "max_time"):
-            if type(value := getattr(self, name)) is int:  # minutes
+        for name in ("time", "max_time", "partition", "account", "qos"):
+            if type(value := getattr(self, name)) is int:  # minutes; names may be numbers
                 object.__setattr__(self, name, str(value))
         super().__post_init__()
 

@@ -343,6 +343,10 @@ def test_mistakes(field: str, value: Any, words: str) -> None:
         slurm(**{field: value})
 
 
+def test_names_may_be_numbers() -> None:
+    assert slurm(account=2718, time=90).account == "2718"
+
+
 def test_gpus_are_asked_for_where_they_are_wanted() -> None:
     auto = Exec(device="auto", threads=1)
     assert slurm().placed(auto).device == "cpu"
