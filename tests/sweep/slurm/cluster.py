@@ -62,7 +62,7 @@ PARTITIONS = """
 PartitionName=main   Nodes=n1 Default=YES
 PartitionName=closed Nodes=n1 State=DOWN
 PartitionName=rude   Nodes=n2 PriorityTier=1
-PartitionName=polite Nodes=n3 PriorityTier=1 GraceTime=15
+PartitionName=polite Nodes=n3 PriorityTier=1 GraceTime=25
 PartitionName=first  Nodes=n2,n3 PriorityTier=9 PreemptMode=OFF
 PartitionName=frail  Nodes=n4
 PartitionName=short  Nodes=n5
