@@ -134,6 +134,8 @@ def read(path: Path) -> "pd.DataFrame":
             frame = read_csv(path)
     except (ValueError, OSError, csv.Error) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, UnicodeDecodeError):
+            text = f"byte 0x{error.object[error.start]:02x} is not UTF-8 text; save it as UTF-8"
         raise ConfigError(f"{path} cannot be read as a table: {text}") from None
     frame.columns = [str(c).strip() for c in frame.columns]
     twice = frame.columns[frame.columns.duplicated()]

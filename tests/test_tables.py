@@ -65,7 +65,7 @@ def test_groups_of_records_become_a_column(tmp_path: Path) -> None:
         ("a.csv", "N,D,loss,loss\n1,2,3,4\n", "two columns are called 'loss'"),
         ("a.csv", "N, loss,loss \n1,2,3\n", "two columns are called 'loss'"),
         ("a.csv", "N,D,loss\n1,2,3\n1,2,3,4\n", "Expected 3 fields in line 3, saw 4"),
-        ("a.csv", b"N,D,loss\n\xff\xfe,2,3\n", "cannot be read as a table: 'utf-8'"),
+        ("a.csv", b"N,D,loss\n\xff\xfe,2,3\n", "cannot be read as a table: byte 0xff is not UTF-8 text"),
         ("a.csv", "", "cannot be read as a table: No columns"),
         ("a.json", "[1, 2]", "it holds no list of objects"),
         ("a.json", "{}", "it holds no list of objects"),

@@ -158,11 +158,11 @@ def _wide(fit: "Fit") -> list[str]:
 def _like_16(fit: "Fit") -> list[str]:
     if not fit.law.on("N"):
         return []
-    alike = []
+    alike, smooth = [], all(getattr(t, "CONTINUOUS", False) for t in fit.law.on("N"))
     for role, P in fit.measured.items():
         for bits in P:
             low, high = fit.interval(f"eff_{role}({bits:g})")
-            if high >= ALIKE:
+            if high >= 1 or (high >= ALIKE and (smooth or low < ALIKE)):
                 alike.append(f"{role} at {bits:g} ({low:.2f} to {high:.2f})")
     return (
         [f"not told from 16 bits, eff interval reaches {ALIKE:g}: {', '.join(alike)}"]

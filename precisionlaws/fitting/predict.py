@@ -20,6 +20,7 @@ import numpy as np
 from precisionlaws.fitting import rolling
 from precisionlaws.fitting.components import components
 from precisionlaws.fitting.objective import Block
+from precisionlaws.fitting.solve import THIN, thinned
 from precisionlaws.laws.base import OFF, Array, columns
 
 if TYPE_CHECKING:
@@ -82,10 +83,13 @@ def residual(b: Block, u: Array, cluster: Array) -> dict[str, float]:
 def misfit(
     b: Block, u: Array, delta: float, table: Any, noise: Mapping[str, float]
 ) -> dict[str, float]:
-    """`sd` of log loss at one e-fold beyond the data, from origins by compute.
+    """`sd` of log loss at one e-fold beyond the data, from origins by compute, of at most THIN rows.
 
     Raises: NoOrigin where the rows have none.
     """
+    if len(b.y) > THIN:
+        rows = thinned(b)
+        b, table = b.part(rows), table.iloc[rows]
     at = rolling.origins(table, [b.law])
     refits = rolling.refit(b, delta, table, at.fitted, near=u)
     i = at.pairs()[1]

@@ -123,8 +123,11 @@ def formats(table: Table, *, delta: bool = False) -> Array:
 
 
 def distinct(values: Table) -> int:
-    log = np.sort(np.log(np.asarray(values, float)))
-    return 1 + int((np.diff(log) > SAME).sum())
+    """How many values there are at least SAME apart: of evenly spread ones too."""
+    log, at, count = np.unique(np.log(np.asarray(values, float))), 0, 0
+    while at < len(log):
+        at, count = int(np.searchsorted(log, log[at] + SAME, side="right")), count + 1
+    return count
 
 
 def refit(

@@ -255,7 +255,7 @@ def descend(block: Block, u: Array, delta: float, W: Array | None = None) -> Sol
 
 def _search_thinned(block: Block, delta: float, W: Array | None) -> Solution:
     """Starts descend on some rows; the best places they reach descend on all."""
-    rows = _thinned(block)
+    rows = thinned(block)
     few = search(block.part(rows), delta, None if W is None else W[rows])
     u, end = merged(few, np.arange(len(few.u)))
     best = minimise(block, u[:POLISHED], delta, W=W, tol=1e-9, steps=PATIENCE)
@@ -267,7 +267,7 @@ def _search_thinned(block: Block, delta: float, W: Array | None) -> Solution:
     return Solution(**{name: a[order] for name, a in found.items()})
 
 
-def _thinned(block: Block) -> Array:
+def thinned(block: Block) -> Array:
     """THIN rows at most, as many of each combination of widths as there are, up to an equal share."""
     order = np.random.default_rng(0).permutation(len(block.y))
     order = order[np.argsort(block.index[order], kind="stable")]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from precisionlaws.fitting.objective import block
-from precisionlaws.fitting.rolling import NoOrigin, beyond, errors, levels, origins, refit
+from precisionlaws.fitting.rolling import NoOrigin, beyond, distinct, errors, levels, origins, refit
 from precisionlaws.fitting.rows import centre, select
 from precisionlaws.fitting.simulate import crossed, simulate
 from precisionlaws.fitting.solve import search
@@ -87,3 +87,8 @@ def test_what_no_hold_out_can_do_is_said_in_a_line(table: Any) -> None:
         origins(table[table["N"] == table["N"].min()], one, "N")
     with pytest.raises(NoOrigin, match=r"more rows than the 7 parameters of chinchilla\+neff_free"):
         origins(table[:6], one)
+
+
+def test_values_spread_evenly_are_many() -> None:
+    assert distinct(np.geomspace(1e7, 1e9, 5000)) == 91  # ln 100 / SAME, from the first
+    assert distinct([1e7, 1.01e7, 3e7, 1e9]) == 3
