@@ -90,7 +90,7 @@ def bootstrap(frame: Any, full: bool, known: bool) -> None:
     W = np.stack([np.bincount(pick, minlength=n) for pick in picks]).astype(float)
     u = search(b, DELTA).u[:1]
     runs = [
-        timed(lambda: minimise(b, np.repeat(u, RESAMPLES, 0), DELTA, W=W, tol=1e-8))
+        timed(lambda: minimise(b, np.repeat(u, RESAMPLES, 0), DELTA, W=W, tol=1e-10))
         for _ in range(5)
     ]
     refits, ours = runs[0][0], float(np.median([seconds for _, seconds in runs]))
@@ -128,7 +128,7 @@ def precision(full: bool) -> None:
             len(b.y), np.full(len(b.y), 1 / len(b.y)), RESAMPLES
         )
         refits, boot = timed(
-            lambda delta=delta, W=W, u=found.u[:1]: minimise(b, np.repeat(u, RESAMPLES, 0), delta, W=W.astype(float), tol=1e-8)
+            lambda delta=delta, W=W, u=found.u[:1]: minimise(b, np.repeat(u, RESAMPLES, 0), delta, W=W.astype(float), tol=1e-10)
         )  # fmt: skip
         ends, many = timed(lambda delta=delta: descend(b, random_starts(b, 200), delta))
         share = np.mean(ends.value <= found.value[0] * (1 + 1e-6))

@@ -149,7 +149,7 @@ def _bootstrap(
             np.repeat(s.u[None], resamples, 0),
             s.delta,
             W=counts[:, np.searchsorted(names, label)],
-            tol=1e-8,
+            tol=1e-10,
             **_box(s.block, solved[0].block, refits, resamples),
         )
         refits.append(refit.u)
