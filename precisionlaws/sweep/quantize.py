@@ -159,8 +159,13 @@ def checkpoint(run: RunConfig, store: Store) -> Path:
 def restored(run: RunConfig, store: Store, exec: Exec) -> tuple[dict[str, Tensor], nn.Module]:
     """The trained weights of a run, and a model that has them."""
     path = checkpoint(run, store)
+    if not path.is_file():
+        raise ConfigError(
+            f"run {run_id(run)} has no checkpoint to quantize: leave it out by --where, "
+            "or remove it (runs rm) and train it again"
+        )
     expected = files.read_json(store.result(run_id(run))).get("checkpoint.sha256")
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise ConfigError(
             f"checkpoint {path} is not the one that gave its run's loss (sha256 differs)"
         )

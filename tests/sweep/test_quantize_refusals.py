@@ -95,6 +95,9 @@ def test_a_checkpoint_of_another_run_is_refused(tiny: list[str], tmp_path: Path)
     (mine.parent / "result.json").write_text(json.dumps(result))
     with pytest.raises(ConfigError, match="does not fit its run"):
         quantize_run(the_run(tiny), [method_of("rtn")], store, EXEC)
+    mine.unlink()
+    with pytest.raises(ConfigError, match="has no checkpoint to quantize: leave it out by --where"):
+        quantize(store.root, "rtn", "3")
 
 
 @pytest.mark.parametrize(
