@@ -18,7 +18,8 @@ def summary(fit: "Fit", level: float = 0.95) -> str:
     for o in (fit.objective, fit.penalty_objective):
         if o is not None:
             lines.append(f"  {o.text} = {o.value:.12g}   n = {o.n}")
-    lines.append(f"  {fit.clusters} clusters; {fit.intervals}")
+    profiled = "; intervals of parameters also hold their profiles" if fit.profiles else ""
+    lines.append(f"  {fit.clusters} clusters; {fit.intervals}{profiled}")
     lines.append(f"  {_noise(fit)}")
     lines += [f"  left out: {n} rows, {why}" for why, n in fit.left_out]
     lines += ["", *table(fit, level), ""]
