@@ -127,6 +127,7 @@ MISTAKES = {
     "points: [{seed: 1}]\nfit: [chinchila]": "fit: no law 'chinchila'; did you mean 'chinchilla'?",
     "points: [{exec.threads: '1,2'}]": "exec cannot be swept",
     "points: [{launcher.workers: 0}]": "launcher.workers must be 1 to 4096, got 0",
+    "points: [{launcher.partition: gpu}]": "launcher.partition: no such field; it is of launcher=slurm: add that",
 }
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from precisionlaws.config import ranged
+from precisionlaws.config import hints, ranged
 from precisionlaws.run import Exec, Launcher
 from precisionlaws.store import Store
 
@@ -29,6 +29,12 @@ class Local(Launcher):
 
     SHORT: ClassVar[str] = "local"
     workers: int | None = ranged(1, 4096)
+
+    @classmethod
+    def missing(cls, key: str, place: str) -> str:
+        from precisionlaws.sweep.launchers.slurm import Slurm
+
+        return "; it is of launcher=slurm: add that" if key in hints(Slurm) else ""
 
     def count(self, threads: int) -> int:
         return self.workers or max(1, cores() // threads)
