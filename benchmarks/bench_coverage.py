@@ -3,6 +3,8 @@
     python benchmarks/bench_coverage.py                          # 1,000 replicates of `study`, seeds 0 to 999
     python benchmarks/bench_coverage.py 300 few,kumar,ptq 10000  # replicates, studies, first seed
 
+1,000 replicates of all four take some 40 CPU minutes.
+
 One table per study and noise. `study`: 4 sizes × 3 seeds × 4 D × 3 widths, a form-free law. `few`: 3 sizes ×
 2 seeds, six families, 11 parameters. `kumar`: three roles with offsets, 11 parameters, and what follows from
 them. `ptq`: losses and paired δ through the public `fit`. Loss noise: iid runs (sd .008 nats); a family's own
