@@ -27,7 +27,7 @@ def figure(fits: tuple[Fit, ...]) -> "Figure":
         limit = profile.limit
         low, high = profile.interval
         inside = part["rise"] <= limit
-        ax.fill_between(part["value"], part["rise"], limit, where=inside, color=color, alpha=0.15, lw=0)  # fmt: skip
+        ax.fill_between(part["value"], part["rise"], limit, where=inside, interpolate=True, color=color, alpha=0.15, lw=0)  # fmt: skip
         ax.plot(part["value"], part["rise"], color=color, lw=1.5)
         ax.plot(fit.params[name], 0, "*", color=color, ms=11, mec="white", mew=0.6, zorder=5)
         ax.axhline(limit, color=GREY, lw=0.9, ls=(0, (4, 3)))
