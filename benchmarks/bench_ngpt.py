@@ -5,8 +5,10 @@
 The study is trained first, or gone on with: each model at several D, each D a run of its own that ends there with a
 decayed rate, three learning rates, of which the best counts. The loss of the baseline at each D (mean of the
 seeds) is then looked up on nGPT's curve, by interpolating ln D in the loss. A step is timed in CPU seconds, models
-in turn, one thread; seconds to equal loss are steps times that. Found with seed=0: nGPT reaches
-the losses of its baseline at D = 250k, 500k and 1M with 1.20, 1.06 and .97 times the steps, of 1.5 times the time. No claim: the paper's is 4 to 20 times fewer steps,
+in turn, one thread; seconds to equal loss are steps times that. Found with both
+seeds: nGPT reaches the losses of its baseline, a llama, at D = 125k, 250k, 500k and 1M with 1.25, 1.20, 1.05 and .99
+times the steps, of 1.4 times the time each; those of a GPT-2 of fewer parameters with half of the steps and as much
+time. No claim: the paper's is 4 to 20 times fewer steps,
 of models of 0.5B and 1B, and a step of its implementation takes longer than the baseline's, which it says.
 """
 
