@@ -77,6 +77,13 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
 def sweeps(tmp_path: Path) -> Iterator[Sweeps]:
     site = tmp_path / "site"
     site.mkdir()

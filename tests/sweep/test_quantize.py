@@ -1,7 +1,6 @@
 """PTQ of finished runs, end to end: one calibration for all, rows that say everything, δ that fall."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +10,12 @@ from typer.testing import CliRunner
 
 from precisionlaws import store as files
 from precisionlaws.cli import app
-from precisionlaws.config import ConfigError, build, plain
+from precisionlaws.config import ConfigError, plain
 from precisionlaws.models.parts import linears
-from precisionlaws.overrides import option
 from precisionlaws.ptq import calibration
 from precisionlaws.ptq.application import method_of
 from precisionlaws.ptq.base import eval_id
-from precisionlaws.run import Exec, RunConfig, compose, run_id
+from precisionlaws.run import run_id
 from precisionlaws.store import Store, load
 from precisionlaws.sweep import quantize as module
 from precisionlaws.sweep.api import quantize
@@ -25,25 +23,9 @@ from precisionlaws.sweep.points import allowed, study
 from precisionlaws.sweep.quantize import quantize_run
 from precisionlaws.sweep.schedule import units
 from precisionlaws.sweep.worker import execute
-from precisionlaws.training.unit import train_runs
+from tests.sweep.trained import EXEC, the_run, trained
 
-EXEC: Exec = build(option("exec", "default"), Exec)  # type: ignore[assignment]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def trained(overrides: Sequence[str], folder: Path, *more: Sequence[str]) -> Store:
-    store = Store(folder)
-    for extra in more or ((),):
-        train_runs([compose([*overrides, *extra])], store, EXEC)
-    return store
-
-
-def the_run(tiny: list[str], *more: str) -> RunConfig:
-    return compose([*tiny, *more])
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_one_pass_of_calibration_serves_all_methods_and_widths(

@@ -2,36 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
-from precisionlaws.config import ConfigError, build, plain
-from precisionlaws.overrides import option
-from precisionlaws.run import Exec, compose
+from precisionlaws.config import ConfigError, plain
 from precisionlaws.store import Store, load
 from precisionlaws.sweep.api import quantize
 from precisionlaws.sweep.points import study
 from precisionlaws.sweep.schedule import units
 from precisionlaws.sweep.worker import execute
-from precisionlaws.training.unit import train_runs
+from tests.sweep.trained import trained
 
-EXEC: Exec = build(option("exec", "default"), Exec)  # type: ignore[assignment]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def trained(overrides: Sequence[str], folder: Path, *more: Sequence[str]) -> Store:
-    store = Store(folder)
-    for extra in more or ((),):
-        train_runs([compose([*overrides, *extra])], store, EXEC)
-    return store
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_weights_before_the_decay(tiny: list[str], tmp_path: Path) -> None:

@@ -2,45 +2,25 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from precisionlaws import store as files
 from precisionlaws.cli import app
-from precisionlaws.config import ConfigError, build
-from precisionlaws.overrides import option
+from precisionlaws.config import ConfigError
 from precisionlaws.ptq.application import method_of
 from precisionlaws.ptq.base import eval_id
-from precisionlaws.run import Exec, RunConfig, compose, run_id
-from precisionlaws.store import Store
+from precisionlaws.run import run_id
 from precisionlaws.sweep import quantize as module
 from precisionlaws.sweep.api import quantize
 from precisionlaws.sweep.quantizable import quantize_plan
 from precisionlaws.sweep.quantize import quantize_run
 from precisionlaws.training.loop import Interrupted
-from precisionlaws.training.unit import train_runs
+from tests.sweep.trained import EXEC, the_run, trained
 
-EXEC: Exec = build(option("exec", "default"), Exec)  # type: ignore[assignment]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def trained(overrides: Sequence[str], folder: Path, *more: Sequence[str]) -> Store:
-    store = Store(folder)
-    for extra in more or ((),):
-        train_runs([compose([*overrides, *extra])], store, EXEC)
-    return store
-
-
-def the_run(tiny: list[str], *more: str) -> RunConfig:
-    return compose([*tiny, *more])
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_too_few_training_tokens_is_an_error_in_words(tiny: list[str], tmp_path: Path) -> None:
