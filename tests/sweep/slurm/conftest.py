@@ -1,5 +1,6 @@
 """Slurm twice: commands on PATH that answer as it does, and a real one (cluster.py)."""
 
+import json
 import os
 import stat
 import sys
@@ -9,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from precisionlaws.sweep.points import study
+from precisionlaws.sweep.schedule import Unit, units
+from tests.sweep.slurm.launched import EXEC
 
 HERE = Path(__file__).parent
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
@@ -54,6 +59,16 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     made = Fake(root)
     made.says("scontrol", "MaxArraySize            = 1001\nMaxJobCount = 10000\n")
     return made
+
+
+@pytest.fixture
+def todo(tiny: list[str], tmp_path: Path) -> list[Unit]:
+    """Three trunks of two runs; PTQ on the unquantized ones."""
+    settings = dict(text.split("=", 1) for text in tiny) | {"tokens": "2560,5120"}
+    blocks = [settings | {"ptq": "rtn", "ptq.bits": "3,4"}, settings | {"quant.weights.bits": "3,4"}]  # fmt: skip
+    path = tmp_path / "study.yaml"
+    path.write_text(json.dumps({"points": blocks}))
+    return units(study(str(path)).points, EXEC)
 
 
 @pytest.fixture(scope="session")

@@ -8,33 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from precisionlaws.cli import app
-from precisionlaws.config import ConfigError, build
-from precisionlaws.overrides import option
-from precisionlaws.run import Exec, Launcher, run_id
+from precisionlaws.run import run_id
 from precisionlaws.store import Store, write
 from precisionlaws.sweep.engine import Refused
-from precisionlaws.sweep.points import study
-from precisionlaws.sweep.rates import IDLE
-from precisionlaws.sweep.schedule import Unit, unit_of, units
-from precisionlaws.sweep.slurm import batches, manage, pool, script
+from precisionlaws.sweep.schedule import Unit, unit_of
+from precisionlaws.sweep.slurm import batches, manage, pool
 from precisionlaws.sweep.slurm.pool import SlurmPool, last_words
 from precisionlaws.sweep.slurm.queue import Silent
-
-EXEC = Exec(device="cpu", threads=1, pack=1)
-
-
-@pytest.fixture
-def todo(tiny: list[str], tmp_path: Path) -> list[Unit]:
-    """Three trunks of two runs; PTQ on the unquantized ones."""
-    settings = dict(text.split("=", 1) for text in tiny) | {"tokens": "2560,5120"}
-    blocks = [settings | {"ptq": "rtn", "ptq.bits": "3,4"}, settings | {"quant.weights.bits": "3,4"}]  # fmt: skip
-    path = tmp_path / "study.yaml"
-    path.write_text(json.dumps({"points": blocks}))
-    return units(study(str(path)).points, EXEC)
-
-
-def slurm(**more: Any) -> Any:
-    return build(option("launcher", "slurm") | {"poll": 0.1} | more, Launcher)
+from tests.sweep.slurm.launched import EXEC, slurm
 
 
 class Sweep:
@@ -290,75 +271,6 @@ def test_a_site_that_takes_two_jobs_at_a_time(
     (fake.root / "have").write_text("1")
     assert [e["event"] for _, e in sweep.events()] == ["done"]
     assert sweep.pool.waiting == {}
-
-
-def test_a_script_to_the_letter(todo: list[Unit], tmp_path: Path) -> None:
-    """It holds what was asked for, and no pickle is in its way."""
-    store = Store(tmp_path / "a b%")
-    launcher = slurm(
-        partition="p", account="a", qos="q", gpus=2, memory="16G", time="1-12", at_once=3, raw=["constraint=h100", "exclusive"],
-        setup=["module load x"], units_per_job=2, workers=2, python="singularity exec i python",
-    )  # fmt: skip
-    (first, *_), exec = script.batches(todo, launcher, launcher.placed(Exec(device="auto", threads=3, pack=1)), store, IDLE, "s", 1001), EXEC  # fmt: skip
-    lines = first.script.splitlines()
-    for line in ("partition=p", "account=a", "qos=q", "gpus-per-node=2", "mem=16G", "time=2160", "array=0-1%3", "constraint=h100", "exclusive", "cpus-per-task=6", "requeue", "signal=B:USR2@120", "open-mode=append"):  # fmt: skip
-        assert f"#SBATCH --{line}" in lines
-    assert f"#SBATCH --output='{store.root}%/jobs/{first.name}/%a.log'" in lines
-    assert lines[-1].startswith("exec singularity exec i python -P -u -m precisionlaws.sweep.slurm.task")  # fmt: skip
-    assert "module load x" in lines
-    assert "pickle" not in first.script
-    assert first.tasks[0][0]["exec"]["device"] == "cuda"
-    assert [len(t) for t in first.tasks] == [2, 1]
-    assert exec.device == "cpu"
-
-
-def test_time_and_memory_are_asked_as_estimated(todo: list[Unit]) -> None:
-    assert script.asked(todo, slurm(), EXEC, IDLE) == "10"
-    assert script.asked(todo, slurm(time="site"), EXEC, IDLE) is None
-    assert script.asked(todo, slurm(time="90"), EXEC, IDLE) == "90"
-    assert script.asked(todo, slurm(max_time="0:05:00"), EXEC, IDLE) == "5"
-    assert [script.rounded(m) for m in (1, 10.1, 700, 721, 3000)] == [10, 20, 720, 1440, 4320]
-    assert script.memory(todo, slurm(), EXEC) == "1G"
-    assert script.memory(todo, slurm(units_per_job=2, workers=2), EXEC) == "2G"
-    assert script.memory(todo, slurm(memory="site"), EXEC) is None
-    gpu = slurm(gpus=1)
-    assert script.memory(todo, gpu, gpu.placed(Exec(device="auto", threads=1))) == "8G"
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("time", "soon", "time must be estimate, site, or a time as Slurm writes it"),
-        ("max_time", "0", "max_time must be a time"),
-        ("memory", "lots", "memory must be estimate, site, or as sbatch takes it"),
-        ("workers", 2, "workers must be at most units_per_job=1"),
-        ("raw", ["--constraint=a"], "without dashes"),
-        ("raw", ["mem=1G"], "use launcher.memory"),
-        ("setup", ["a\nb"], "must be one line"),
-        ("signal", 1, "signal must be 10 to 65535"),
-    ],
-)
-def test_mistakes(field: str, value: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        slurm(**{field: value})
-
-
-def test_names_may_be_numbers() -> None:
-    assert slurm(account=2718, time=90).account == "2718"
-
-
-def test_gpus_are_asked_for_where_they_are_wanted() -> None:
-    auto = Exec(device="auto", threads=1)
-    assert slurm().placed(auto).device == "cpu"
-    assert slurm(gpus=1).placed(auto).device == "cuda"
-    with pytest.raises(ConfigError, match=r"needs launcher\.gpus=1"):
-        slurm().placed(Exec(device="cuda", threads=1))
-
-
-def test_without_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "submitit.slurm.slurm", None)
-    with pytest.raises(ConfigError, match=r"pip install 'precisionlaws\[slurm\]'"):
-        script.header()
 
 
 def test_gc_clears_what_ended_with_all_it_was_to_do(
