@@ -1,6 +1,5 @@
 """The examples run as they are shown, and say what they promise."""
 
-import functools
 import os
 import re
 import runpy
@@ -88,94 +87,6 @@ def test_quickstart(tmp_path: Path, demo: pd.DataFrame) -> None:
     assert found
     assert float(found[2]) <= 0.69 <= float(found[3])
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-
-
-def study_like(luck_sd: float) -> pd.DataFrame:
-    """A study whose answers are known: losses linear in ln N but for the luck of families, eff = exp(-Δ/.1)."""
-    rows = []
-    harms = {(16, 16, 16): 0.0, (4, 16, 16): 0.02, (16, 4, 16): 0.03, (16, 16, 4): 0.01, (6, 16, 16): 0.002,
-             (4, 4, 4): 0.065, (8, 8, 8): 0.001}  # fmt: skip
-    rng = np.random.default_rng(0)
-    for width, N in ((16, 6656), (32, 23552), (48, 55296), (64, 150528)):
-        for seed in range(3):
-            luck = luck_sd * rng.standard_normal()
-            for D in (5e5, 1e6, 2e6):
-                run = {"family": f"{N}-{seed}", "N": N, "D": D, "seed": seed, "size.width": width, "eval_id": "final",
-                       "optim.lr": 0.48 / width, "lr_schedule": "wsd", "lr_schedule.decay": 0.2, "status": "finished",
-                       "phase": "final", "P_post": 16.0, "ptq": "none", "arch": "llama"}  # fmt: skip
-                for role in ("weights", "activations", "kv"):
-                    run |= {f"quant.{role}.granularity": "group", f"quant.{role}.scale": "absmax"}
-                for (w, a, kv), harm in harms.items():
-                    bits = {"P_w": w, "P_a": a, "P_kv": kv, "run_id": f"{N}-{seed}-{D}-{w}{a}{kv}"}
-                    loss = (
-                        4
-                        - 0.1 * np.log(N)
-                        - 0.1 * np.log(D)
-                        + luck
-                        + (harm if N < 1e5 else 0)
-                        + 1e-5 * rng.standard_normal()
-                    )
-                    rows.append(run | bits | {"loss": loss})
-                    if a == kv == 16:
-                        kept = {16: 1.0, 4: 0.5, 6: 0.8}[w]
-                        point = {
-                            "eval_id": "ptq",
-                            "ptq": "rtn",
-                            "P_post": 3.0,
-                            "ptq.granularity": "group",
-                        }
-                        for phase, share, times in (("final", 1.0, 1.5), ("stable", 0.8, 1.0)):
-                            damage = (
-                                1e-4
-                                * times
-                                * kept
-                                * (share * D) ** 0.6
-                                / N**0.2
-                                * (1 + 1e-4 * rng.standard_normal())
-                            )
-                            rows.append(run | bits | point | {"eval_id": phase + "3", "phase": phase, "loss": loss, "delta_ptq": damage, "D": share * D})  # fmt: skip
-            rows.append(rows[-1] | {"optim.lr": 1.0, "eval_id": "final", "ptq": "none", "P_post": 16.0, "loss": 9.0})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def test_the_study_answers_what_it_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_like(0.02).to_parquet(tmp_path / "frame.parquet")
-    monkeypatch.setenv("PRECISIONLAWS_STORE", str(tmp_path / "frame.parquet"))
-    table = runpy.run_path(str(NOTEBOOKS / "study.py"))["table"]
-    assert "Q4" in capsys.readouterr().out
-    value, near = table.value.astype(float), functools.partial(pytest.approx, abs=3e-4)
-    assert value["Q1a"] == near(0.6)
-    assert value["Q1b"] == near(np.log(1.5))
-    # the largest size is unharmed here: an average over families weighs it as the others
-    assert value["Q2 A-W"] == near(0.01 * 3 / 4)
-    assert value["Q2 KV-W"] == near(-0.01 * 3 / 4)
-    assert value["Q3"] == near(0.005 * 3 / 4)
-    assert value["Q5"] == near((np.log(0.5) + np.log(0.8)) / 2)
-    assert (
-        list(table.families.drop("Q4")) == [12] * 7
-    )  # the smallest models have no smaller ones to be worth
-
-
-def test_worth_is_exact_where_losses_are_linear_in_ln_N(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frame = study_like(0)
-    frame[frame.N < 1e5].to_parquet(tmp_path / "frame.parquet")
-    monkeypatch.setenv("PRECISIONLAWS_STORE", str(tmp_path / "frame.parquet"))
-    study = runpy.run_path(str(NOTEBOOKS / "study.py"))
-    found = study["worth"](frame[frame.N < 1e5], 4, 4, 4).groupby(level="family").mean()
-    reached = found.dropna()
-    assert np.allclose(reached, -0.065 / 0.1, atol=1e-3)
-    assert sorted({float(f.split("-")[0]) for f in found.index[found.isna()]}) == [6656]
-    assert study["table"].value.astype(float)["Q4"] == pytest.approx(np.log(2) - 0.64, abs=1e-3)
-    se = study["table"].se.astype(float)["Q4"]
-    lucky = study_like(0.02)
-    more = study["standard_error"](study["ESTIMANDS"]["Q4"][2], lucky[lucky.N < 1e5], np.nan)
-    assert more > 20 * se  # luck tilts the curve that all families are read off
-    p = pd.Series({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
-    assert list(study["holm"](p)) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # by hand: Holm 1979
 
 
 def test_lr_transfer_finds_the_best_rates(
