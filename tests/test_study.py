@@ -207,9 +207,9 @@ def test_overtraining_is_relative_to_the_best_split(
     notebook, _ = secondary
     p = {"A": 50.0, "B": 400.0, "alpha": 0.34, "beta": 0.28}
     N, D = 2e4, 8e6
-    best = minimize_scalar(
+    best: Any = minimize_scalar(
         lambda x: p["A"] * np.exp(-p["alpha"] * x) + p["B"] * (N * D / np.exp(x)) ** -p["beta"],
         bounds=(0, 30), method="bounded", options={"xatol": 1e-10},
     )  # fmt: skip
-    ratio = D / N / (N * D / np.exp(2 * best.x))
+    ratio = D / N / (N * D / np.exp(2 * float(best.x)))
     assert notebook["ln_overtrained"](p, N, D) == pytest.approx(np.log(ratio), abs=1e-5)
