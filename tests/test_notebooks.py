@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import precisionlaws as pl
+from precisionlaws.run import compose
+from precisionlaws.training.train import train
 from tests.planning.conftest import demo
 
 __all__ = ["demo"]
@@ -136,3 +139,19 @@ def test_architectures_are_fitted_apart(
         fit = next(f for name, f in found["fitted"].items() if name.startswith(f"{arch} {optim}"))
         assert fit.quantity("eff_w(4)")[0] == pytest.approx(eff, abs=0.03)
     assert len(found["ratios"]) == 3
+
+
+def test_outliers_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(compose(["size=7k", "tokens=4096", "data.eval_tokens=2048", "data.context=64"]), tmp_path)
+    monkeypatch.setenv("PRECISIONLAWS_STORE", str(tmp_path))
+    found = runpy.run_path(str(NOTEBOOKS / "outliers.py"))
+    table = found["table"]
+    assert list(table.index.get_level_values("what")) == ["K, V", "activations", "weights"]
+    weights = table.loc["weights"].iloc[0]  # as they were drawn, but for four steps: normal
+    assert weights["max/σ"] == pytest.approx(weights["max/σ normal"], rel=0.03)
+    assert weights["kurtosis"] == pytest.approx(weights["normal"], rel=0.03)
+    spike = found["shape"](torch.eye(64))
+    assert spike["max/σ"] == pytest.approx(8)  # √64: all of σ is one value
+    assert spike["kurtosis"] == pytest.approx(64)
+    assert spike["max/σ rotated"] == pytest.approx(1)  # ±1/8 everywhere
+    assert spike["max/σ of 16"] == pytest.approx(4)
