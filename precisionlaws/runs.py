@@ -53,6 +53,15 @@ def final(frame: "pd.DataFrame", run: str) -> dict[str, Any]:
     return {k: v for k, v in rows.iloc[0].to_dict().items() if v is not None and v == v}
 
 
+def new(frame: "pd.DataFrame", before: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows whose point (run, evaluation) `before` does not have."""
+    import pandas as pd
+
+    key = ["run_id", "eval_id"]
+    had = pd.MultiIndex.from_frame(before[key])
+    return frame[~pd.MultiIndex.from_frame(frame[key]).isin(had)]
+
+
 def settings(row: dict[str, Any]) -> dict[str, Any]:
     """What was chosen, by dotted path; bits and sizes too."""
     return {k: v for k, v in row.items() if k not in MEASURED and not k.startswith(FACTS)}

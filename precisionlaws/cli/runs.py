@@ -73,15 +73,26 @@ def compare(store: StoreArgument, a: Run, b: Run, json: Json = False) -> None:
 
 
 @app.command(no_args_is_help=True)
-def export(store: StoreArgument, out: Out = None, where: Where = None) -> None:
+def export(
+    store: StoreArgument,
+    out: Out = None,
+    where: Where = None,
+    without: Annotated[
+        list[Path] | None,
+        typer.Option(help="A frame whose points are left out: what was exported before."),
+    ] = None,
+) -> None:
     """The frame as CSV, JSON or parquet, by the ending of --out (CSV to standard output without it)."""
     import sys
 
-    from precisionlaws.store import write
+    from precisionlaws.runs import new
+    from precisionlaws.store import load, write
 
     if out is not None and out.suffix not in FORMATS and out.suffix:
         raise ValueError(f"--out must end in {', '.join(FORMATS)}, got {str(out)!r}")
     frame = rows_of(store, where)
+    for other in without or []:
+        frame = new(frame, load(other))
     if out is None:
         frame.to_csv(sys.stdout, index=False)
     elif out.suffix == ".parquet":

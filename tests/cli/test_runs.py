@@ -76,6 +76,15 @@ def test_export(store: Path, tmp_path: Path, suffix: str) -> None:
     assert list(again.columns) == list(mine.columns)
 
 
+def test_export_of_what_is_new(store: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "1.parquet", tmp_path / "2.parquet"
+    runs("export", store, "-o", first, "--where", "P_w == 3")
+    assert runs("export", store, "-o", second, "--without", first).exit_code == 0
+    assert load(second).run_id.tolist() == ["fp-aa", "w4-bb"]
+    rest = runs("export", store, "--without", first, "--without", second).stdout.splitlines()
+    assert len(rest) == 1  # the header
+
+
 def test_tables_of_others_can_be_shown_and_compared(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("run_id,N,D,loss\na,1,2,3\nb,2,2,2.5\n")
