@@ -57,9 +57,8 @@ def new(frame: "pd.DataFrame", before: "pd.DataFrame") -> "pd.DataFrame":
     """Rows whose point (run, evaluation) `before` does not have."""
     import pandas as pd
 
-    key = ["run_id", "eval_id"]
-    had = pd.MultiIndex.from_frame(before[key])
-    return frame[~pd.MultiIndex.from_frame(frame[key]).isin(had)]
+    had, points = (pd.MultiIndex.from_arrays([f.run_id, f.eval_id]) for f in (before, frame))
+    return frame.loc[~points.isin(had)]
 
 
 def settings(row: dict[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,6 @@ def test_more_runs_than_there_are(frame: pd.DataFrame, tmp_path: Path) -> None:
 def test_runs_that_ship_come_out_again_here(tmp_path: Path) -> None:
     """On another machine than theirs, most likely: then within twice the noise; else to the bit."""
     shipped = pl.load("pkg:study")
-    cheap = shipped[(shipped.D < 1.1e6) & (shipped.N < 3e4)]
+    cheap = shipped.query("D < 1.1e6 and N < 3e4")
     for one in repeat(cheap, str(tmp_path), sample=2, seed=0):
         assert one.holds, (one.run_id, one.difference, one.noise, one.verdict)
