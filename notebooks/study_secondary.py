@@ -82,7 +82,7 @@ def rates() -> Iterable[dict[str, object]]:
     rows = rows[(rows.P_w == 16) | (rows["quant.weights.granularity"] == "group")]
     for (N, D), own in rows.groupby(["N", "D"]):
         grid = own.pivot_table(index="optim.lr", columns="P_w", values="loss").dropna()
-        if len(grid) < 3:
+        if len(grid) < 3 or grid.shape[1] < 2:
             continue
         best16, best3 = grid[16].idxmin(), grid[3].idxmin()
         rule = grid.index[np.argmin(np.abs(np.log(grid.index * own["size.width"].iloc[0] / 0.48)))]
