@@ -29,7 +29,8 @@ LONGEST = 1000  # characters: what is deeper than that exhausts the parser
 
 
 def where(frame: "pd.DataFrame", text: str) -> "pd.DataFrame":
-    """The rows that satisfy `text`: columns (dotted ones too) compared with values; and, or, not, in.
+    """The rows that satisfy `text`: columns (dotted ones too), or arithmetic of them, compared with values; and,
+    or, not, in.
 
     Raises: ConfigError for anything else, and for a column that the frame lacks.
     """
@@ -54,31 +55,45 @@ def arithmetic(frame: "pd.DataFrame", text: str) -> Any:
     Raises: ConfigError for anything else, for a column that the frame lacks, and for one without numbers.
     """
     import numpy as np
-    import pandas as pd
-
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.BinOp) and type(node.op) in COMPUTE:
-            return COMPUTE[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -value(node.operand)
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            return np.float64(float(node.value))  # pyright: ignore[reportArgumentType]
-        if not isinstance(node, (ast.Name, ast.Attribute)):
-            raise ConfigError(f"{text!r}: {ast.unparse(node)!r} is not arithmetic of columns")
-        name = ast.unparse(node)
-        if name not in frame:
-            raise ConfigError(f"{text!r}: no column {name!r}{nearest(name, frame.columns)}")
-        try:
-            numbers: Any = pd.to_numeric(frame[name])
-            return numbers.astype(float)
-        except (ValueError, TypeError):
-            raise ConfigError(f"{text!r}: column {name!r} holds text") from None
 
     tree = parsed(text)
     if tree is None:
         raise ConfigError(f"{text!r} cannot be read; write arithmetic such as 'flops / (6 * N)'")
     with np.errstate(all="ignore"):
-        return value(tree)
+        return computed(frame, tree, text)
+
+
+def computed(frame: "pd.DataFrame", node: ast.expr, text: str) -> Any:
+    """The floats of one expression of `text`."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(node, ast.BinOp) and type(node.op) in COMPUTE:
+        left, right = (computed(frame, side, text) for side in (node.left, node.right))
+        return COMPUTE[type(node.op)](left, right)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -computed(frame, node.operand, text)
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return np.float64(float(node.value))  # pyright: ignore[reportArgumentType]
+    if not isinstance(node, (ast.Name, ast.Attribute)):
+        raise ConfigError(f"{text!r}: {ast.unparse(node)!r} is not arithmetic of columns")
+    name = ast.unparse(node)
+    if name not in frame:
+        raise ConfigError(f"{text!r}: no column {name!r}{nearest(name, frame.columns)}")
+    try:
+        numbers: Any = pd.to_numeric(frame[name])
+        return numbers.astype(float)
+    except (ValueError, TypeError):
+        raise ConfigError(f"{text!r}: column {name!r} holds text") from None
+
+
+def named(node: ast.expr) -> list[ast.expr]:
+    """The columns of an operand, from left to right."""
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        return [node]
+    if isinstance(node, ast.BinOp):
+        return named(node.left) + named(node.right)
+    return named(node.operand) if isinstance(node, ast.UnaryOp) else []
 
 
 class Filter:
@@ -115,7 +130,7 @@ class Filter:
         return out
 
     def compared(self, compare: Any, left: ast.expr, right: ast.expr) -> Any:
-        columns = [n for n in (left, right) if isinstance(n, (ast.Name, ast.Attribute))]
+        columns = [n for side in (left, right) for n in named(side)]
         if not columns:
             raise self.refused(left)
         try:
@@ -130,6 +145,11 @@ class Filter:
     def operand(self, node: ast.expr) -> Any:
         if isinstance(node, (ast.Name, ast.Attribute)):
             return self.frame[self.column(node)]
+        if isinstance(node, ast.BinOp) and named(node):
+            import numpy as np
+
+            with np.errstate(all="ignore"):
+                return computed(self.frame, node, self.text)
         return self.value(node)
 
     def column(self, node: ast.expr) -> str:

@@ -28,6 +28,10 @@ FRAME = pd.DataFrame(
         ("arch not in ['l']", [1, 3]),
         ("arch == 'g' and optim.lr == 0.3", [3]),
         ("P_w > -1", [0, 1, 2, 3]),
+        ("P_w + 1 == 4", [0]),
+        ("0.35 < optim.lr * P_w < 0.85", [1]),
+        ("seed / (P_w - 3) >= 0", [1, 2, 3]),  # 0/0 is no number
+        ("16 == P_w ** 2 and not -seed - 1 < -1", [3]),
     ],
 )
 def test_rows(text: str, rows: list[int]) -> None:
@@ -41,7 +45,10 @@ def test_rows(text: str, rows: list[int]) -> None:
         ("__import__('os').system('true')", "is not a comparison"),
         ("P_w.__class__ == 3", "no column 'P_w.__class__'"),
         ("(lambda: 1)() == 1", "is not a comparison"),
-        ("P_w + 1 == 4", "is not a comparison"),
+        ("P_w + '1' == 4", "is not arithmetic of columns"),
+        ("arch * 2 == 4", "column 'arch' holds text"),
+        ("P_q / N < 4", "no column 'P_q'; did you mean 'P_w'?"),
+        ("P_w + __import__('os') == 4", "is not arithmetic of columns"),
         ("P_w", "is not a comparison"),
         ("P_w ==", "cannot be read"),
         ("P_q == 4", "no column 'P_q'; did you mean 'P_w'?"),
