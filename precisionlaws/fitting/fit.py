@@ -104,8 +104,8 @@ class Fit:
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Interval of a parameter or of a derived quantity."""
         direct = name.replace("(", "[").replace(")", "]")
-        if direct in self.params and len(self.law.on("N")) == 1:
-            name = direct  # eff_w(4) is a parameter here
+        if direct in self.params and np.array_equal(self.quantity(name)[1], self.samples[direct]):
+            name = direct  # eff_w(4) is a parameter here, with a profile
         for q in self.law.params:
             if q.name == name and name in self.one_cluster:
                 return q.lower, q.upper
