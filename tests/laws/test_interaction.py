@@ -34,7 +34,8 @@ def test_recovers_its_own_factors() -> None:
     again = Fit.from_json(found.to_json())
     assert again.params == found.params
     assert again.law.full_name == "chinchilla+neff_free+interaction"
-    assert found.interval("eff_w(4)") == found.interval("eff_w[4]")  # with its profile: one part has no factor
+    # one part alone has no factor, so its profile belongs to the efficiency too
+    assert found.interval("eff_w(4)") == found.interval("eff_w[4]")
     at4 = TRUE["eff_w[4]"] * TRUE["eff_a[4]"] * TRUE["eff_kv[4]"] * 0.8
     assert found.quantity("eff(4)")[0] == pytest.approx(at4, rel=1e-4)
 
