@@ -147,11 +147,16 @@ ESTIMANDS: dict[str, tuple[str, int, Estimand]] = {  # what, families planned, v
 
 
 # %%
-def standard_error(of: Estimand, table: pd.DataFrame, value: float) -> float:
-    left = [of(table[table.family != f]).mean() for f in table.family.unique()]
-    moved = np.array([v for v in left if v != value])  # a family without a part in it moves nothing
+def jackknife(value: float, left: np.ndarray) -> float:
+    """Standard error of a mean of families, from its values with one of them left out at a time."""
+    moved = left[left != value]  # a family without a part in it moves nothing
     n = len(moved)
     return float(np.sqrt((n - 1) / n * ((moved - moved.mean()) ** 2).sum())) if n > 1 else np.nan
+
+
+def standard_error(of: Estimand, table: pd.DataFrame, value: float) -> float:
+    left = [of(table[table.family != f]).mean() for f in table.family.unique()]
+    return jackknife(value, np.array(left))
 
 
 def holm(p: pd.Series) -> pd.Series:

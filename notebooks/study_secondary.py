@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy import stats
-from study import BITS, by_family, harm, slope, trained, worth
+from study import BITS, by_family, harm, jackknife, slope, trained, worth
 
 import precisionlaws as pl
 from precisionlaws.planning.costs import cost
@@ -147,20 +147,15 @@ def ln_eff(table: pd.DataFrame, scales: str, P: float) -> Values:
     return by_family(found) if found.notna().all() else found[:0]
 
 
-families = joint.family.unique()
-without = [
-    joint,
-    *(joint[joint.family != name] for name in families),
-]  # first all, then one left out
+# First all families, then all but one.
+without = [joint, *(joint[joint.family != name] for name in joint.family.unique())]
 measured = [(s, P) for s in SCALES for P in WIDTHS if len(ln_eff(joint, s, P))]
 LN_EFF = {key: np.array([ln_eff(table, *key).mean() for table in without]) for key in measured}
 
 
 def jackknifed(logs: np.ndarray, n: int) -> str:
     """A factor and its interval; all n families are read off one curve, so it is by leaving out one at a time."""
-    moved = logs[1:][logs[1:] != logs[0]]  # a family without a part in it moves nothing
-    m = max(len(moved), 1)
-    return said(float(logs[0]), float(np.sqrt((m - 1) * moved.var())) if m > 1 else 0.0, n, np.exp)
+    return said(float(logs[0]), jackknife(logs[0], logs[1:]), n, np.exp)
 
 
 def effs() -> Iterable[dict[str, object]]:
