@@ -1,8 +1,10 @@
 """Efficiency against bits, eff(P): what multiplies N when every quantized role has P bits.
 
 A law with a formula in P gives it at any width. A form-free law gives it at the widths that were
-trained: made monotone in bits (isotonic regression), 1 at 16 bits, and between two trained widths
-taken as linear in 2^−P, the step of an integer format; such widths are flagged as interpolated.
+trained: made monotone in bits (isotonic regression, all roles at once in the metric of their
+covariance, so that a product the data know outlives factors that they do not), at most 1, 1 at 16
+bits, and between two trained widths taken as linear in 2^−P, the step of an integer format; such
+widths are flagged as interpolated.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,9 @@ import numpy as np
 
 from precisionlaws.fitting import Fit
 from precisionlaws.laws import OFF, Law
-from precisionlaws.laws.base import ROLES, Array
+from precisionlaws.laws.base import ROLES, Array, columns
+
+FREE = 1e2  # variance of ln eff in directions that the data leave open: any
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,14 +75,21 @@ def _scale(fit: Fit, P: Array, roles: tuple[str, ...], on: str) -> tuple[Array, 
         )
         return eff[0] + 0.0 * P, draws + np.zeros((R, len(P)))
     eff, draws = np.ones(len(P)), np.ones((R, len(P)))
-    for role in roles:
-        known = fit.measured[role]
-        point, cloud = _monotone(fit, role, known, on)
-        eff, draws = eff * _between(P, known, point[None])[0], draws * _between(P, known, cloud)
+    for role, (point, cloud) in _monotone(fit, on).items():
+        if role in roles:
+            known = fit.measured[role]
+            eff, draws = eff * _between(P, known, point[None])[0], draws * _between(P, known, cloud)
     kappa = {b: f"kappa[{''.join(f'{role}{b:g}' for role in roles)}]" for b in P}
-    joint = tuple(float(b) for b, name in kappa.items() if on == "N" and name in fit.params)
-    if joint:  # what all roles together are worth over the product of their parts
-        both = [fit.quantity(kappa[b]) for b in joint]
+    if on == "N" and any(name in fit.params for name in kappa.values()):
+        # What all roles together are worth over the product of their parts: 1 by the law itself
+        # where they were trained together and it has no factor.
+        joint = tuple(
+            float(b)
+            for b, name in kappa.items()
+            if b < OFF and (name in fit.params or _jointly(fit, roles, b))
+        )
+        one = (1.0, np.ones(R))
+        both = [fit.quantity(kappa[b]) if kappa[b] in fit.params else one for b in joint]
         at = np.maximum(P, joint[0])
         eff = np.minimum(eff * _between(at, joint, np.array([[v for v, _ in both]]))[0], 1.0)
         draws = np.minimum(draws * _between(at, joint, np.stack([d for _, d in both], 1)), 1.0)
@@ -107,32 +118,68 @@ def efficiency(
         return np.where(np.real(s) > 0, s, np.nan)
 
 
-def isotonic(y: Array, weight: Array) -> Array:
-    """Nearest nondecreasing rows to the rows of y (min-max form of the pool-adjacent-violators fit)."""
-    W = y.shape[1]
-    total, mass = np.cumsum(y * weight, 1), np.cumsum(weight)
-    start, before = np.concatenate([np.zeros((len(y), 1)), total], 1), np.concatenate([[0.0], mass])
+def isotonic(y: Array, cov: Array, sizes: tuple[int, ...]) -> Array:
+    """The rows nearest to the rows of y, (R, n), that are nondecreasing and at most 0 within each of
+    the consecutive blocks of the given sizes, in the metric of the covariance `cov`, (n, n)."""
+    from scipy.linalg import block_diag, cholesky, solve_triangular
+    from scipy.optimize import nnls
+
+    # A block is minus the sums of its steps from each width up to 16 bits; no step is below 0.
+    steps = -block_diag(*(np.tri(n).T for n in sizes))
+    ridge = np.diag(1e-7 * np.diag(cov) + 1e-18)  # draws of few families leave directions empty
+    root = cholesky(cov + ridge, lower=True)
+    design, target = solve_triangular(root, steps, lower=True), solve_triangular(root, y.T, lower=True)  # fmt: skip
+    scale = np.linalg.norm(design, axis=0)
     out = np.empty_like(y)
-    for i in range(W):
-        means = [
-            [(total[:, k] - start[:, j]) / (mass[k] - before[j]) for k in range(i, W)]
-            for j in range(i + 1)
-        ]
-        out[:, i] = np.max([np.min(row, axis=0) for row in means], axis=0)
+    for i, one in enumerate(target.T):
+        out[i] = steps @ (nnls(design / scale, one)[0] / scale)
     return out
 
 
-def _monotone(fit: Fit, role: str, known: tuple[float, ...], on: str) -> tuple[Array, Array]:
+def _monotone(fit: Fit, on: str) -> dict[str, tuple[Array, Array]]:
+    """Of each role of the law, the efficiency at its widths, (W,) and draws (R, W).
+
+    Factors that no two runs tell apart are split evenly, and at random between draws, as far as
+    monotony lets them: their product is what the data say.
+    """
     stem, ends = ("eff", "()") if on == "N" else ("effD", "[]")
-    both = [fit.quantity(f"{stem}_{role}{ends[0]}{b:g}{ends[1]}") for b in known]
-    point, draws = np.array([v for v, _ in both]), np.stack([d for _, d in both], 1)
-    q = np.quantile(draws, [0.16, 0.84], axis=0)
-    weight = (
-        1 / np.maximum((q[1] - q[0]) / 2, 1e-9) ** 2
-    )  # of the draws' bulk: their tails are Student's
-    return np.minimum(isotonic(point[None], weight)[0], 1.0), np.minimum(
-        isotonic(draws, weight), 1.0
-    )
+    both = [
+        fit.quantity(f"{stem}_{r}{ends[0]}{b:g}{ends[1]}") for r, known in fit.measured.items() for b in known
+    ]  # fmt: skip
+    point, draws = np.log([v for v, _ in both]), np.log(np.stack([d for _, d in both], 1))
+    free = _free(fit)
+    noise = np.random.default_rng(0).standard_normal(draws.shape)
+    y = np.concatenate([point[None] @ (np.eye(len(free)) - free), draws + noise @ free])
+    sizes = tuple(len(known) for known in fit.measured.values())
+    nearest = np.exp(isotonic(y, _bulk(draws) + FREE * free, sizes))
+    parts = np.split(nearest, np.cumsum(sizes)[:-1], axis=1)
+    return {role: (part[0], part[1:]) for role, part in zip(fit.measured, parts, strict=True)}
+
+
+def _free(fit: Fit) -> Array:
+    """Projector onto the combinations of ln efficiencies that no two runs differ in, (n, n)."""
+    x = columns(fit.rows, tuple(f"P_{role}" for role in ROLES))
+    has = {f"{r}{b:g}": x[f"P_{r}"] == b for r, known in fit.measured.items() for b in known}
+    settings = np.unique(np.stack(list(has.values()), 1), axis=0)
+    labels = ["".join(name for name, on in zip(has, s, strict=True) if on) for s in settings]
+    # What a setting with a factor of its own is worth says nothing of its parts.
+    apart = settings[[f"kappa[{label}]" not in fit.params for label in labels]].astype(float)
+    _, size, basis = np.linalg.svd(apart - apart[0])
+    null = basis[np.sum(size > 1e-9) :]
+    return np.asarray(null.T @ null)
+
+
+def _bulk(draws: Array) -> Array:
+    """Covariance (up to a factor) of the half of the draws, (R, n), nearest to their centre: their
+    tails are Student's, and where a parameter is free they go far."""
+    inner = draws
+    for _ in range(3):
+        centre = np.mean(inner, 0)
+        cov = np.atleast_2d(np.cov(inner.T))
+        off = (draws - centre) @ np.linalg.pinv(cov, hermitian=True)
+        distance = np.sum(off * (draws - centre), 1)
+        inner = draws[distance <= np.median(distance)]
+    return np.atleast_2d(np.cov(inner.T))
 
 
 def _between(P: Array, known: tuple[float, ...], eff: Array) -> Array:
