@@ -229,7 +229,8 @@ def _one_method(delta: Table) -> None:
         kinds = sorted(map(str, delta[column].dropna().unique()))
         if len(kinds) > 1:
             raise ValueError(
-                f"δ of different PTQ methods ({', '.join(kinds)}) do not follow one law: choose one {column}"
+                f"δ of different PTQ methods ({', '.join(kinds)}) do not follow one law: choose one, "
+                f"--where \"P_post == 16 or {column} == '{kinds[-1]}'\", or compare them, --by-method"
             )
 
 

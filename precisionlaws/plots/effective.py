@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precisionlaws.fitting import Fit
+from precisionlaws.fitting.diagnose import inseparable
 from precisionlaws.laws import OFF
 from precisionlaws.planning.widths import continuous, efficiency
 from precisionlaws.plots.fit import NAMES
@@ -53,12 +54,20 @@ def usable(fits: tuple[Fit, ...]) -> list[Fit]:
 
 
 def numbers(fits: tuple[Fit, ...]) -> Any:
-    """law, role, P, eff, low, high, runs (below 16 bits in that role)."""
+    """law, role, P, eff, low, high, runs (below 16 bits in that role).
+
+    Without a formula, a width that roles were only trained at together has no row: the data know the
+    product of their efficiencies, and not how it splits.
+    """
     import pandas as pd
 
     out = []
     for one in usable(fits):
-        for role, known in one.measured.items():
+        joint = inseparable(one)
+        for role, measured in one.measured.items():
+            known = tuple(b for b in measured if f"eff_{role}[{b:g}]" not in joint)
+            if not known:
+                continue
             runs = int(np.sum(one.rows[f"P_{role}"].to_numpy(float) < OFF))
             smooth = continuous(one.law)
             P = np.linspace(min(known), max(8.0, *known), 60) if smooth else np.array(known)
@@ -75,4 +84,8 @@ def numbers(fits: tuple[Fit, ...]) -> Any:
                 eff, draws = np.array([v for v, _ in both]), np.stack([d for _, d in both], 1)
             low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
             out.append(pd.DataFrame({"law": one.law.full_name, "role": role, "P": P, "eff": eff, "low": low, "high": high, "runs": runs}))  # fmt: skip
+    if not out:
+        raise ValueError(
+            "effective shows roles one by one, and here they were only trained together: optimal-bits shows them so"
+        )
     return pd.concat(out, ignore_index=True)

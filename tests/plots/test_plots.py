@@ -6,10 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from precisionlaws.fitting import Fit
+from precisionlaws.fitting import Fit, fit
 from precisionlaws.plots import kinds, numbers, plot
 
 UNITS = {
@@ -83,24 +84,24 @@ def test_the_data_behind_a_figure_are_a_table(drawn: dict[str, Any], kind: str) 
 
 
 def test_points_of_a_figure_are_the_runs(drawn: dict[str, Any]) -> None:
-    fit = drawn["loss"][0]
-    plain = fit.rows[(fit.rows[["P_w", "P_a", "P_kv"]] >= 16).all(axis=1)]
-    for axes in plot("loss", fit).axes:
+    one = drawn["loss"][0]
+    plain = one.rows[(one.rows[["P_w", "P_a", "P_kv"]] >= 16).all(axis=1)]
+    for axes in plot("loss", one).axes:
         shown = [y for line in axes.lines if line.get_marker() != "None" for y in line.get_ydata()]  # pyright: ignore[reportGeneralTypeIssues]
         assert sorted(shown) == pytest.approx(sorted(plain["loss"]))
 
 
 def test_lines_are_the_law(drawn: dict[str, Any]) -> None:
-    fit = drawn["loss"][0]
-    table = numbers("loss", fit)
-    assert fit.law.loss(fit.params, table[["N", "D"]]) == pytest.approx(table["loss"].to_numpy())
-    along = numbers("isoflop", fit)
+    one = drawn["loss"][0]
+    table = numbers("loss", one)
+    assert one.law.loss(one.params, table[["N", "D"]]) == pytest.approx(table["loss"].to_numpy())
+    along = numbers("isoflop", one)
     assert (6 * along["N"] * along["D"]).to_numpy() == pytest.approx(along["flops"].to_numpy())
     for _, part in along.groupby("flops"):
         best = part.loc[part["loss"].idxmin()]
         from precisionlaws.plots.isoflop import optima
 
-        own = optima(fit).set_index("flops").loc[best["flops"]]
+        own = optima(one).set_index("flops").loc[best["flops"]]
         assert own["loss"] <= best["loss"] + 1e-12
         assert own["N_low"] <= own["N"] <= own["N_high"]
 
@@ -126,10 +127,10 @@ def test_pareto_keeps_every_point_of_the_largest_D(drawn: dict[str, Any]) -> Non
 
 
 def test_residuals_are_measured_over_fitted(drawn: dict[str, Any]) -> None:
-    fit = drawn["residuals"][0]
-    table = numbers("residuals", fit)
-    fitted = fit.law.loss(fit.params, fit.rows)
-    assert table["percent"].to_numpy() == pytest.approx(100 * (fit.rows["loss"] / fitted - 1).to_numpy())  # fmt: skip
+    one = drawn["residuals"][0]
+    table = numbers("residuals", one)
+    fitted = one.law.loss(one.params, one.rows)
+    assert table["percent"].to_numpy() == pytest.approx(100 * (one.rows["loss"] / fitted - 1).to_numpy())  # fmt: skip
     assert table["bits"].min() == 3
 
 
@@ -140,6 +141,20 @@ def test_curves_end_where_the_runs_do(store: Path) -> None:
     assert last["tokens"].to_numpy() == pytest.approx(500e3)
     with pytest.raises(ValueError, match="drawn of a store, not of fits"):
         plot("curves", [])
+
+
+def test_roles_that_were_only_trained_together_are_not_drawn_apart(demo: pd.DataFrame) -> None:
+    off = demo[(demo["P_w"] == 16) & (demo["P_a"] == 16) & (demo["P_kv"] == 16)]
+    joint = off.assign(P_w=8, P_a=8, P_kv=8)
+    own = demo[demo["P_w"].isin([4, 16])]
+    some, none = (
+        fit(pd.concat([rows, joint], ignore_index=True), "neff_free", resamples=50) for rows in (own, off)
+    )  # fmt: skip
+    table = numbers("effective", some)
+    assert set(zip(table["role"], table["P"], strict=True)) == {("w", 4), ("a", 4), ("a", 6), ("kv", 4)}  # fmt: skip
+    with pytest.raises(ValueError, match="only trained together"):
+        numbers("effective", none)
+    assert 8 in set(numbers("optimal-bits", none)["P"])
 
 
 def test_one_fit_need_not_be_wrapped(fits: dict[str, Fit]) -> None:

@@ -192,6 +192,19 @@ def test_runs_that_follow_no_one_law_are_not_taken_for_16_bits(demo: Any) -> Non
     assert "nothing is learnt here" not in made.html
 
 
+def test_of_several_ptq_methods_one_is_shown(demo: pd.DataFrame) -> None:
+    after = demo["P_post"] < 16
+    rtn = demo.assign(ptq=np.where(after, "rtn", None))
+    other = rtn[after].assign(ptq="gptq", delta_ptq=lambda f: 0.5 * f["delta_ptq"])
+    both = pd.concat([rtn, other], ignore_index=True)
+    (alone, _), (mixed, said) = (
+        ([f for f in r.fits if f.law.paired], r.unsaid)
+        for r in (report(f, laws=("ptq_kumar",)) for f in (rtn, both))
+    )
+    assert mixed[0].params == alone[0].params
+    assert any("δ of gptq" in line and "--by-method" in line for line in said)
+
+
 def test_rows_without_any_loss(demo: pd.DataFrame) -> None:
     made = report(demo.assign(loss=np.nan).iloc[:5])
     assert made.fits == ()

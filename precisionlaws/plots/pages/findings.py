@@ -106,8 +106,25 @@ def _plain(fits: Sequence[Fit]) -> tuple[Fit, ...]:
 
 
 def _fitted(frame: Any, laws: Sequence[Law], unsaid: list[str]) -> list[Fit]:
-    found = [_try(f"fit of {one.name}", lambda one=one: fit(frame, one), unsaid) for one in laws]
+    rounded = _one_method(frame, unsaid) if any(one.paired for one in laws) else frame
+    found = [
+        _try(f"fit of {one.name}", lambda one=one: fit(rounded if one.paired else frame, one), unsaid)
+        for one in laws
+    ]  # fmt: skip
     return [f for f in found if f is not None]
+
+
+def _one_method(frame: Any, unsaid: list[str]) -> Any:
+    """Without the δ of all PTQ methods but one: `rtn`, which others are held against, else the commonest."""
+    if not {"ptq", "P_post"} <= set(frame):
+        return frame
+    rows = frame["ptq"][frame["P_post"] < OFF].value_counts()
+    if len(rows) < 2:
+        return frame
+    kept = "rtn" if "rtn" in rows else str(rows.index[0])
+    others = ", ".join(sorted(str(m) for m in rows.index if m != kept))
+    unsaid.append(f"δ of {others}: PTQ here is {kept}; precisionlaws fit --by-method compares them")
+    return frame[~((frame["P_post"] < OFF) & (frame["ptq"] != kept))]
 
 
 def _of_other_rows(frame: Any, one: Fit) -> list[str]:
