@@ -23,6 +23,7 @@ def kernels(json: Json = False) -> None:
 @app.command()
 def train() -> None:
     """Steps per second of training, per size and quantization."""
-    from precisionlaws.training import speed
+    from precisionlaws.training import heap, speed
 
+    heap.keep()  # as a worker does
     print(speed.table())

@@ -12,8 +12,10 @@ def command(
     from precisionlaws.run import compose
 
     config = compose(overrides or [])  # before torch is imported: mistakes answer fast
+    from precisionlaws.training import heap
     from precisionlaws.training.train import train
 
+    heap.keep()
     result = train(config, store)
     if json:
         print_json(result.row)

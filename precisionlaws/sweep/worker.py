@@ -257,6 +257,9 @@ def main(store: str) -> None:
     while (message := inbox.get()) is not None:
         import torch
 
+        from precisionlaws.training import heap
+
+        heap.keep()
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         execute(message, Store(store), emit, leave.asked.is_set, leave)
 
