@@ -43,11 +43,15 @@ def harm(table: pd.DataFrame, *bits: float, **how: str) -> pd.Series:
     return (losses(table, *bits, **how) - losses(table, 16, 16, 16)).dropna()
 
 
-def damage(table: pd.DataFrame, P: float, phase: str = "final", w: float = 16) -> pd.Series:
-    """δ by (family, D) of weights rounded to P bits in groups of 16, nats; w: bits they were trained at."""
+def damage(
+    table: pd.DataFrame, P: float, phase: str = "final", w: float = 16, method: str = "rtn"
+) -> pd.Series:
+    """δ by (family, D) of weights rounded to P bits, in groups of 16 where a method has scales, nats; w: bits they
+    were trained at."""
     rows = trained(table)
-    rows = rows[(rows.P_post == P) & (rows.phase == phase) & (rows.ptq == "rtn")]
-    rows = rows[(rows[BITS] == [w, 16, 16]).all(axis=1) & (rows["ptq.granularity"] == "group")]
+    rows = rows[(rows.P_post == P) & (rows.phase == phase) & (rows.ptq == method)]
+    rows = rows[rows["ptq.granularity"].fillna("group") == "group"]
+    rows = rows[(rows[BITS] == [w, 16, 16]).all(axis=1)]
     return rows.set_index(["family", "D"]).delta_ptq
 
 

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy import stats
-from study import BITS, by_family, harm, jackknife, slope, trained, worth
+from study import BITS, by_family, damage, harm, jackknife, slope, trained, worth
 
 import precisionlaws as pl
 from precisionlaws.planning.costs import cost
@@ -195,10 +195,7 @@ for name in ("paper", "h100_fp8", "flat"):
 
 # %%
 def rounded(method: str, P: float, phase: str) -> pd.Series:
-    """δ by (family, D) of models trained at 16 bits."""
-    rows = trained(frame)
-    rows = rows[(rows.P_post == P) & (rows.phase == phase) & (rows.ptq == method)]
-    return rows[(rows[BITS] == 16).all(axis=1)].set_index(["family", "D"]).delta_ptq
+    return damage(frame, P, phase, method=method)
 
 
 def left(method: str, P: float) -> Values:
