@@ -126,8 +126,7 @@ def isotonic(y: Array, cov: Array, sizes: tuple[int, ...]) -> Array:
 
     # A block is minus the sums of its steps from each width up to 16 bits; no step is below 0.
     steps = -block_diag(*(np.tri(n).T for n in sizes))
-    ridge = np.diag(1e-7 * np.diag(cov) + 1e-18)  # draws of few families leave directions empty
-    root = cholesky(cov + ridge, lower=True)
+    root = cholesky(cov, lower=True)
     design, target = solve_triangular(root, steps, lower=True), solve_triangular(root, y.T, lower=True)  # fmt: skip
     scale = np.linalg.norm(design, axis=0)
     out = np.empty_like(y)
@@ -151,7 +150,7 @@ def _monotone(fit: Fit, on: str) -> dict[str, tuple[Array, Array]]:
     noise = np.random.default_rng(0).standard_normal(draws.shape)
     y = np.concatenate([point[None] @ (np.eye(len(free)) - free), draws + noise @ free])
     sizes = tuple(len(known) for known in fit.measured.values())
-    nearest = np.exp(isotonic(y, _bulk(draws) + FREE * free, sizes))
+    nearest = np.exp(isotonic(y, _bulk(draws, fit.clusters) + FREE * free, sizes))
     parts = np.split(nearest, np.cumsum(sizes)[:-1], axis=1)
     return {role: (part[0], part[1:]) for role, part in zip(fit.measured, parts, strict=True)}
 
@@ -169,17 +168,25 @@ def _free(fit: Fit) -> Array:
     return np.asarray(null.T @ null)
 
 
-def _bulk(draws: Array) -> Array:
-    """Covariance (up to a factor) of the half of the draws, (R, n), nearest to their centre: their
-    tails are Student's, and where a parameter is free they go far."""
+def _bulk(draws: Array, clusters: int) -> Array:
+    """Covariance of draws (R, n), up to a factor.
+
+    Of the half nearest to their centre: their tails are Student's. Shrunk towards independence, as draws made
+    of fewer families than they have columns leave directions empty that are by no means known.
+    """
+    n = draws.shape[1]
+    if len(draws) < 2 * n:
+        return np.eye(n)
     inner = draws
     for _ in range(3):
-        centre = np.mean(inner, 0)
-        cov = np.atleast_2d(np.cov(inner.T))
-        off = (draws - centre) @ np.linalg.pinv(cov, hermitian=True)
-        distance = np.sum(off * (draws - centre), 1)
+        inverse = np.linalg.pinv(np.atleast_2d(np.cov(inner.T)), hermitian=True)
+        away = draws - np.mean(inner, 0)
+        distance = np.einsum("ri,ij,rj->r", away, inverse, away)
         inner = draws[distance <= np.median(distance)]
-    return np.atleast_2d(np.cov(inner.T))
+    cov = np.atleast_2d(np.cov(inner.T))
+    own = np.diag(np.maximum(np.diag(cov), 1e-12))
+    share = n / (n + clusters)
+    return (1 - share) * cov + share * own
 
 
 def _between(P: Array, known: tuple[float, ...], eff: Array) -> Array:

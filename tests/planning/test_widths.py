@@ -1,6 +1,7 @@
 """Efficiency tables without a formula."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from precisionlaws.fitting import Fit, fit
@@ -80,6 +81,13 @@ def test_table_spans_the_widths_all_roles_share(fits: dict[str, Fit]) -> None:
     assert table.eff[-1] == 1
     assert (table.draws[:, -1] == 1).all()
     assert (np.diff(table.draws, axis=1) >= -1e-12).all()
+
+
+@pytest.mark.parametrize("resamples", [1, 2, 30])
+def test_few_draws_give_a_table_too(demo: pd.DataFrame, resamples: int) -> None:
+    table = widths(fit(demo, "neff_free", resamples=resamples))
+    assert table.draws.shape == (resamples, len(table.P))
+    assert ((table.draws > 0) & (table.draws <= 1)).all()
 
 
 def test_a_law_without_bits_has_one_width(fits: dict[str, Fit]) -> None:
