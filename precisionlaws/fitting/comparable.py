@@ -26,11 +26,11 @@ def check(loss: Table, delta: Table, read: frozenset[str] = frozenset()) -> list
         for bits, place in ROLES.items():
             low = part[part[bits] < 16]
             for column in settings(low, place, read):
-                one_value(low, column, f"{place} of different kinds")
+                one_value(low, column, f"{place} of different kinds", f"{bits} >= 16")
         methods(part)
     for column in settings(delta, "ptq", read):
         if not column.startswith("ptq.info."):
-            one_value(delta, column, "PTQ of different kinds")
+            one_value(delta, column, "PTQ of different kinds", "P_post >= 16")
     return recipes(loss) + repeated(loss)
 
 
@@ -41,7 +41,8 @@ def methods(part: Table) -> None:
     """
     low = (part[list(ROLES)] < 16).any(axis=1)
     for column in METHODS:
-        one_value(part[low], column, "runs quantized by different methods")
+        off = " and ".join(f"{bits} >= 16" for bits in ROLES)
+        one_value(part[low], column, "runs quantized by different methods", off)
     if "P_g" in part:
         rough = part["P_g"] < 16
         for column in settings(part[rough], "quant.gradients", frozenset()):
@@ -60,13 +61,14 @@ def settings(table: Table, place: str, read: frozenset[str]) -> list[str]:
     return [c for c in mine if c.removeprefix(f"{place}.") not in known]
 
 
-def one_value(table: Table, column: str, what: str) -> None:
+def one_value(table: Table, column: str, what: str, others: str = "") -> None:
+    """others: condition of the rows that have no such value, and must not be lost with it."""
     found = values(table, column)
     if len(found) > 1:
-        first = found[0]
+        chosen = f"{column} == {found[0]!r}"
         raise ValueError(
             f"{what} do not follow one law: {column} is {' and '.join(str(v) for v in found[:3])}; "
-            f'choose one, e.g. --where "{column} == {first!r}"'
+            f'choose one, e.g. --where "{f"{others} or " if others else ""}{chosen}"'
         )
 
 
