@@ -67,7 +67,8 @@ def _bits(found: Findings) -> list[Html]:
 
 def _spelled(sentence: str) -> str:
     """w, a and kv in words."""
-    return re.sub(r"\b(w|a|kv)\b", lambda m: NAMES[m[1]], sentence)
+    words = re.sub(r"\b(w|a|kv)\b", lambda m: NAMES[m[1]], sentence)
+    return re.sub(r"(weights|activations) costs", r"\1 cost", words)
 
 
 def _rounding(found: Findings) -> list[Html]:
