@@ -7,7 +7,7 @@ bits, and between two trained widths taken as linear in 2^−P, the step of an i
 widths are flagged as interpolated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ def _scale(fit: Fit, P: Array, roles: tuple[str, ...], on: str) -> tuple[Array, 
     return eff, draws
 
 
-def _jointly(fit: Fit, roles: Mapping[str, tuple[float, ...]], b: float) -> bool:
+def _jointly(fit: Fit, roles: Collection[str], b: float) -> bool:
     """Some run has all these roles, and no other, at b bits."""
     own = [fit.rows.get(f"P_{r}", np.full(len(fit.rows), OFF)) == (b if r in roles else OFF) for r in ROLES]  # fmt: skip
     return bool(np.logical_and.reduce(own).any())

@@ -144,9 +144,9 @@ def test_curves_end_where_the_runs_do(store: Path) -> None:
 
 
 def test_roles_that_were_only_trained_together_are_not_drawn_apart(demo: pd.DataFrame) -> None:
-    off = demo[(demo["P_w"] == 16) & (demo["P_a"] == 16) & (demo["P_kv"] == 16)]
+    off: Any = demo[(demo["P_w"] == 16) & (demo["P_a"] == 16) & (demo["P_kv"] == 16)]
     joint = off.assign(P_w=8, P_a=8, P_kv=8)
-    own = demo[demo["P_w"].isin([4, 16])]
+    own: Any = demo[demo["P_w"].isin([4, 16])]
     some, none = (
         fit(pd.concat([rows, joint], ignore_index=True), "neff_free", resamples=50) for rows in (own, off)
     )  # fmt: skip

@@ -194,7 +194,7 @@ def test_runs_that_follow_no_one_law_are_not_taken_for_16_bits(demo: Any) -> Non
 
 def test_of_several_ptq_methods_one_is_shown(demo: pd.DataFrame) -> None:
     after = demo["P_post"] < 16
-    rtn = demo.assign(ptq=np.where(after, "rtn", None))
+    rtn: Any = demo.assign(ptq=["rtn" if rounded else None for rounded in after])
     other = rtn[after].assign(ptq="gptq", delta_ptq=lambda f: 0.5 * f["delta_ptq"])
     both = pd.concat([rtn, other], ignore_index=True)
     (alone, _), (mixed, said) = (
