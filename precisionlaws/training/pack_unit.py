@@ -26,6 +26,7 @@ from precisionlaws.training.unit import (
     lookout,
     missing,
     publish,
+    stage,
     train_runs,
 )
 
@@ -89,7 +90,7 @@ def at_branch(run: RunConfig, store: Store, exec: Exec, watch: Watch) -> State:
 
 @dataclass(frozen=True)
 class Trainer:
-    """`todo[e]`: the runs of member e by growing D. Lanes beyond repeat the last member, unseen."""
+    """`todo[e]`: the runs of member e in the order of their stages. Lanes beyond repeat the last member, unseen."""
 
     pack: Pack
     todo: Sequence[Sequence[RunConfig]]
@@ -98,14 +99,14 @@ class Trainer:
     watch: Watch
 
     def train(self) -> None:
-        for steps in sorted({r.steps for runs in self.todo for r in runs}):
-            # Of the members that have no run of this length, longer ones wait at the branch point.
+        for now in sorted({stage(r) for runs in self.todo for r in runs}):
+            # Of the members that have no run of this stage, those with later ones wait at the branch point.
             alive = {
                 e: runs
                 for e, runs in enumerate(self.todo)
-                if runs[-1].steps >= steps and e not in self.pack.lost
+                if stage(runs[-1]) >= now and e not in self.pack.lost
             }
-            due = {e: r for e, runs in alive.items() for r in runs if r.steps == steps}
+            due = {e: r for e, runs in alive.items() for r in runs if stage(r) == now}
             if not due:
                 continue
             self.trunk(alive, next(iter(due.values())))
@@ -131,7 +132,7 @@ class Trainer:
             self.phase(set(folders), run, branch, keep)
             keep(self.pack)
         for e in folders.keys() & self.pack.lost:
-            for lost in (r for r in alive[e] if r.steps >= run.steps):  # they share the trunk
+            for lost in (r for r in alive[e] if stage(r) >= stage(run)):  # they share the trunk
                 publish(lost, self.pack.members[e], self.store, self.exec, None)
 
     def catch_up(self, folders: Mapping[int, Path], branch: int) -> None:

@@ -20,7 +20,15 @@ from safetensors.torch import save as save_tensors
 from precisionlaws import heldout
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, plain
-from precisionlaws.run import Exec, RunConfig, normal_text, run_id, stored_config, trunk_id
+from precisionlaws.run import (
+    Exec,
+    RunConfig,
+    normal_json,
+    normal_text,
+    run_id,
+    stored_config,
+    trunk_id,
+)
 from precisionlaws.store import Store, saved_steps
 from precisionlaws.training.evaluate import Losses, measure
 from precisionlaws.training.facts import checkpoint_facts, device_of, micro_batch
@@ -42,7 +50,7 @@ class Watch:
 def train_runs(
     runs: Sequence[RunConfig], store: Store, exec: Exec, watch: Watch | None = None
 ) -> None:
-    """Train every run of one trunk that the store has not, in order of D; publish each as it ends.
+    """Train every run of one trunk that the store has not, in order of their branch points; publish each as it ends.
 
     Raises: Interrupted (after a checkpoint) when `watch.stop()` says so; ConfigError when the store
     holds another config under the same name.
@@ -63,11 +71,17 @@ def train_runs(
 
 
 def missing(runs: Sequence[RunConfig], store: Store, exec: Exec) -> list[RunConfig]:
-    """Those without a result, in order of D."""
-    todo = [r for r in sorted(runs, key=lambda r: r.steps) if not known(store, r)]
+    """Those without a result, in the order in which they leave the trunk."""
+    todo = [r for r in sorted(runs, key=stage) if not known(store, r)]
     for run in todo:  # whatever cannot be told of a run should fail now, not after its training
         base_row(run, exec)
     return todo
+
+
+def stage(run: RunConfig) -> tuple[int, int, str]:
+    """Where a run leaves its trunk, and the rest of what makes its decay: runs of one D may decay over different
+    shares of it, and a trunk that has passed a branch point cannot go back."""
+    return run.lr_schedule.decay_start(run.steps), run.steps, normal_json(run.lr_schedule)
 
 
 def known(store: Store, run: RunConfig) -> bool:
@@ -96,6 +110,10 @@ class Trainer:
         """Bring `state` to the branch point of `run`, from the best checkpoint on disk."""
         folder, branch = self.store.trunk(trunk_id(run)), run.lr_schedule.decay_start(run.steps)
         self.catch_up(state, run, folder, branch)
+        if state.step > branch:
+            raise RuntimeError(
+                f"{run_id(run)} branches at step {branch}, its trunk is at {state.step}"
+            )
         if state.step == branch:
             return
         last: list[Path] = []  # the newest checkpoint between branch points: one is enough

@@ -13,7 +13,7 @@ from precisionlaws.run import Exec, RunConfig, compose, run_id, trunk_id
 from precisionlaws.store import Store
 from precisionlaws.training import loop, unit
 from precisionlaws.training.loop import Interrupted
-from precisionlaws.training.state import read
+from precisionlaws.training.state import fresh, read
 from precisionlaws.training.train import train
 from precisionlaws.training.unit import Watch, train_runs
 
@@ -50,6 +50,37 @@ def test_a_branch_equals_the_run_trained_alone(
         alone = Store(tmp_path / f"alone{run.D}")
         train_runs([run], alone, EXEC)
         assert everything(alone, run) == everything(together, run)
+
+
+DECAYS = [
+    [f"tokens={tokens}", f"lr_schedule.decay={decay}", f"lr_schedule.shape={shape}"]
+    for tokens in (1280, 2560)
+    for decay, shape in ((0, "linear"), (0.2, "linear"), (0.2, "1-sqrt"), (0.5, "linear"))
+]
+
+
+def test_decays_over_different_shares_of_one_D_each_equal_the_run_trained_alone(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    """A branch point may lie before one of a smaller D, or of the same D with a shorter decay."""
+    runs = [compose([*tiny, *own]) for own in DECAYS]
+    assert len({trunk_id(run) for run in runs}) == 1
+    together = Store(tmp_path / "together")
+    train_runs(runs, together, EXEC)
+    for run in runs:
+        alone = Store(tmp_path / run_id(run))
+        train_runs([run], alone, EXEC)
+        assert everything(alone, run) == everything(together, run)
+    assert len({everything(together, run)[0]["loss"] for run in runs}) == len(runs)
+
+
+def test_a_trunk_beyond_the_branch_point_is_an_error(tiny: list[str], tmp_path: Path) -> None:
+    late, early = (compose([*tiny, f"tokens={t}"]) for t in (2560, 1280))
+    state = fresh(late, torch.device("cpu"), False)
+    trainer = unit.Trainer(Store(tmp_path), EXEC, Watch())
+    trainer.trunk(state, late)
+    with pytest.raises(RuntimeError, match="branches at step 8, its trunk is at 16"):
+        trainer.trunk(state, early)
 
 
 def test_the_trunk_is_trained_once(
