@@ -164,6 +164,24 @@ def test_members_of_different_lengths(trunks: Trunks, tmp_path: Path) -> None:
     assert steps == {"step-16.safetensors"}
 
 
+def test_members_whose_runs_of_one_D_decay_over_different_shares(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    decays = {"w3": (0, 0.2, 0.5), "low": (0.2, 0.5), "plain": (0.5, 0)}
+    made = {
+        name: [compose([*tiny, *EACH[name], f"tokens={t}", f"lr_schedule.decay={d}"]) for t in TOKENS for d in own]
+        for name, own in decays.items()
+    }  # fmt: skip
+    packed, alone = Store(tmp_path / "packed"), Store(tmp_path / "alone")
+    train_trunks(list(made.values()), packed, FOUR)
+    for run in (run for runs in made.values() for run in runs):
+        fresh = Store(alone.root / run_id(run))
+        train_trunks([[run]], fresh, FOUR)
+        assert files(packed, run) == files(fresh, run)
+    losses = {files(packed, run)[0]["loss"] for runs in made.values() for run in runs}
+    assert len(losses) == sum(map(len, made.values()))
+
+
 def test_under_a_cosine_and_with_micro_batches(tiny: list[str], tmp_path: Path) -> None:
     more = ["lr_schedule=cosine", "lr_schedule.warmup=3", "micro_batch=2"]
     runs = [[compose([*tiny, *o, *more])] for o in EACH.values()]

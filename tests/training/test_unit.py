@@ -76,7 +76,7 @@ def test_decays_over_different_shares_of_one_D_each_equal_the_run_trained_alone(
 
 def test_a_trunk_beyond_the_branch_point_is_an_error(tiny: list[str], tmp_path: Path) -> None:
     late, early = (compose([*tiny, f"tokens={t}"]) for t in (2560, 1280))
-    state = fresh(late, torch.device("cpu"), False)
+    state = fresh(late, "cpu", False)
     trainer = unit.Trainer(Store(tmp_path), EXEC, Watch())
     trainer.trunk(state, late)
     with pytest.raises(RuntimeError, match="branches at step 8, its trunk is at 16"):
