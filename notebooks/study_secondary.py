@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy import stats
-from study import BITS, by_family, damage, harm, jackknife, slope, trained, worth
+from study import BITS, by_family, damage, decayed, harm, jackknife, slope, trained, worth
 
 import precisionlaws as pl
 from precisionlaws.planning.costs import cost
@@ -211,6 +211,11 @@ show("Slope of ln δ on ln D (block A)", [
 show("Share of RTN's δ that is left, decayed (block A)", [
     {"method": m} | {f"{P} bits": factor(left(m, P)) for P in (3, 4)} for m in METHODS[1:]])  # fmt: skip
 
+after_decay = decayed(rounded("rtn", 3, "final"), rounded("rtn", 3, "stable"))
+size = after_decay.index.map(final.drop_duplicates("family").set_index("family").N)
+show("δ(3) decayed / undecayed at equal D, by size (block A)", [
+    {"N": N, "δ": factor(own)} for N, own in after_decay.groupby(size)])  # fmt: skip
+
 # %% [markdown]
 # Block E moves decay and rate with D held: ln δ(3) = a ln D + b [it decays] + c (share of steps that decay) + d ln rate
 # within each family, and cosine against WSD. Three families, so wide intervals.
@@ -239,6 +244,15 @@ def partial_effects() -> Iterable[dict[str, float]]:
 
 effects = pd.DataFrame(list(partial_effects()), columns=list(TERMS))
 show("Partial effects on ln δ(3) (block E)", [{term: mean(effects[term]) for term in TERMS}])
+
+grid = base[(base.lr_schedule == "wsd") & (base.delta_ptq > 0)]
+grid = grid.assign(ln_delta=np.log(grid.delta_ptq), share=grid["lr_schedule.decay"].astype(float))
+by_share = grid.pivot_table(
+    index=["family", "optim.lr", "D"], columns="share", values="ln_delta"
+).dropna()
+show("δ(3) against that of no decay, by share of steps that decay (block E)", [
+    {"rate": rate} | {f"{share:g}": factor(by_family(own[share] - own[0.0])) for share in own.columns[1:]}
+    for rate, own in (("all", by_share), *by_share.groupby("optim.lr"))])  # fmt: skip
 cosine = base[base.lr_schedule == "cosine"].set_index(["family", "D"]).delta_ptq
 ratio = pd.Series(np.log(cosine / rounded("rtn", 3, "final")))
 show("δ(3) under cosine / under WSD", [{"all D": factor(by_family(ratio))}])  # fmt: skip
