@@ -86,7 +86,7 @@ class Watch:
         default_factory=dict
     )  # by the listing they were read from
     finished: set[str] = field(default_factory=set)  # runs of which nothing is owed
-    have: dict[str, int] = field(default_factory=dict)  # run with a result -> its points
+    have: dict[str, set[str]] = field(default_factory=dict)  # run with a result -> its PTQ points
     dated: dict[str, float] = field(default_factory=dict)  # run with a result -> its mtime
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # results that were read
 
@@ -158,7 +158,7 @@ class Watch:
                     self.dated[name] = os.stat(self.store.result(name)).st_mtime
             found = self.points(name, files)
             owed = {e for job in jobs for e in job.points} - found
-            self.have[name] = 1 + len(found)
+            self.have[name] = found
             if not owed or self.result(name).get("status") == "diverged":
                 self.finished.add(name)
                 return "done"
@@ -187,10 +187,17 @@ class Watch:
         return Row(
             name,
             {s: 0 for s in STATES} | Counter(states[run] for run in here),
-            (sum(self.have.get(run, 0) for run in here), planned),
+            (sum(map(self.done, jobs)), planned),
             sum(c.pace for c in mine),
             0.0 if not cost else cost / speed if speed else math.nan,
         )
+
+    def done(self, job: Job) -> int:
+        """How many of its points are there; of a run that no plan asks for, all. Another plan's do not count."""
+        if job.run not in self.have:
+            return 0
+        have = self.have[job.run]
+        return 1 + (len(have.intersection(job.points)) if job.unit else len(have))
 
     def speed(self, claims: Sequence[Claim], jobs: Mapping[str, Job]) -> float:
         """Estimated seconds that are worked off in a second; who has no pace yet has that of the others.
@@ -205,7 +212,7 @@ class Watch:
         """What is left of one unit, in seconds of the core that its plan had in mind."""
         todo = [j for j in unit if states[j.run] not in ("done", "failed")]
         train = [j for j in todo if j.run not in self.have]
-        evaluations = sum(1 + len(j.points) - self.have.get(j.run, 0) for j in todo)
+        evaluations = sum(1 + len(j.points) - self.done(j) for j in todo)
         trunk = max((j.branch for j in unit if j.run in self.have), default=0)
         steps = max((j.branch - trunk for j in train), default=0)
         steps = max(0, steps) + sum(j.steps - j.branch for j in train)

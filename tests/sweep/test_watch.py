@@ -93,6 +93,14 @@ def test_every_run_is_in_one_state(store: Store, plan: Study) -> None:
     assert look.failed
 
 
+def test_points_that_another_study_made_are_not_of_this_one(store: Store, plan: Study) -> None:
+    run = runs(plan, "fp")[0]
+    finish(store, plan, run)
+    publish(store.point(run, "gptq-of-another-study"), {"run_id": run, "loss": 2.5})
+    (row,) = Watch(store, study="mine").look().rows
+    assert row.points == (3, 12)
+
+
 def test_diverged_runs_owe_no_points(store: Store, plan: Study) -> None:
     for run in runs(plan, "fp"):
         finish(store, plan, run, loss=None, points=0)
