@@ -96,8 +96,9 @@ def test_more_runs_than_there_are(frame: pd.DataFrame, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_that_ship_come_out_again_here(tmp_path: Path) -> None:
-    """On another machine than theirs, most likely: then within twice the noise; else to the bit."""
-    shipped = pl.load("pkg:study")
-    cheap = shipped.query("D < 1.1e6 and N < 3e4")
-    for one in repeat(cheap, str(tmp_path), sample=2, seed=0):
-        assert one.holds, (one.run_id, one.difference, one.noise, one.verdict)
+    """On another machine than theirs, most likely: to the bit on the same chip, else nine of ten within twice the
+    noise, which is all that two standard deviations promise."""
+    cheap = pl.load("pkg:study").query("D < 1.1e6 and N < 3e4")
+    again = list(repeat(cheap, str(tmp_path), sample=10, seed=0))
+    bad = [(r.run_id, r.difference, r.noise, r.verdict) for r in again if not r.holds]
+    assert len(bad) <= 1 - any(r.alike for r in again), bad
