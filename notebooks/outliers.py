@@ -3,7 +3,8 @@
 # A scale per vector is set by its largest value, so what rounding costs depends on how far that stands out:
 # max|x|/σ of the vectors that share a scale, and their kurtosis (3 for normal values). A Hadamard rotation makes any
 # vector nearly normal: where these are near the values of normal numbers, it has nothing to win, and that a study
-# finds no gain says nothing about models that have outliers. `STORE` is a store with its checkpoints.
+# finds no gain says nothing about models that have outliers. `STORE` is a store with its checkpoints, such as
+# `precisionlaws runs repeat` makes of a table.
 
 # %%
 import functools
