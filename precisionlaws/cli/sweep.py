@@ -100,7 +100,7 @@ def command(
 
     limit = 1 if fail_fast else max_failures
     view = Live(known=known)
-    raise typer.Exit(run(plan, files, view, others, retry == "failed", limit, json))
+    raise typer.Exit(run(plan, files, view, others, done, retry == "failed", limit, json))
 
 
 def scripts(plan: Any, files: Any, now: Any, known: Any) -> dict[str, dict[str, str]]:
@@ -122,6 +122,7 @@ def run(
     files: Any,
     view: Any,
     others: Any,
+    done: Path | None,
     retry: bool,
     max_failures: int | None,
     json: bool,
@@ -160,11 +161,15 @@ def run(
         "failed": outcome.failed | outcome.skipped,
         "fit": list(plan.fit),
     }
-    print_json(numbers) if json else print(words(numbers, len(outcome.skipped), outcome.stopped))
+    table = str(done) if done and numbers["elsewhere"] == numbers["points"] else numbers["store"]
+    print_json(numbers) if json else print(
+        words(numbers, table, len(outcome.skipped), outcome.stopped)
+    )
     return 1 if numbers["failed"] or left else 0
 
 
-def words(numbers: dict[str, Any], skipped: int, stopped: bool) -> str:
+def words(numbers: dict[str, Any], table: str, skipped: int, stopped: bool) -> str:
+    """table: what there is to fit."""
     from precisionlaws.sweep.dry_run import lost
 
     there = f", {numbers['elsewhere']} of them elsewhere (--done)" * bool(numbers["elsewhere"])
@@ -177,7 +182,7 @@ def words(numbers: dict[str, Any], skipped: int, stopped: bool) -> str:
         lines.append(f"diverged (recorded, not fitted): {', '.join(numbers['diverged'])}")
     lines += [f"failed: {run}: {error}" for run, error in numbers["failed"].items()]
     if not numbers["failed"] and numbers["fit"]:
-        lines.append(f"next: precisionlaws fit {numbers['store']} --law {','.join(numbers['fit'])}")
+        lines.append(f"next: precisionlaws fit {table} --law {','.join(numbers['fit'])}")
     if stopped:
         lines.append("stopped: as many runs failed as were allowed; the others saved their state")
     if skipped:

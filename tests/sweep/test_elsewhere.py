@@ -66,6 +66,10 @@ def test_a_shipped_frame_counts_as_finished(study_file: Path, tmp_path: Path) ->
     work(plan, progress(Store(second), plan.points).missing(plan.points), second)
     at_home = json.loads(sweep(study_file, second, "--done", str(first), "--json").stdout)
     assert (at_home["finished"], at_home["elsewhere"], at_home["lost"]) == (6, 0, 0)
+    study_file.write_text(json.dumps(json.loads(study_file.read_text()) | {"fit": ["chinchilla"]}))
+    for done, store, table in ((out, second, second), (second, tmp_path / "third", second)):
+        said = sweep(study_file, store, "--done", str(done)).stdout
+        assert f"next: precisionlaws fit {table} --law chinchilla" in said
 
 
 def test_diverged_elsewhere_is_diverged(study_file: Path, tmp_path: Path) -> None:
