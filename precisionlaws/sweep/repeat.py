@@ -25,7 +25,7 @@ GROUPS = {
     "kv": "format",
     "gradients": "format",
 }  # field: conf group
-SETTING = ["arch", "N", "D", "P_w", "P_a", "P_kv", "optim.lr", "lr_schedule", "lr_schedule.decay", "model", "data"]  # fmt: skip
+RECIPE = ["arch", "D", "optim.lr", "lr_schedule", "lr_schedule.decay", "model", "data"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Repeat:
             return "the same bits"
         if self.alike:
             return "DIFFERS where the same bits are promised"
+        if self.noise != self.noise:
+            return "DIFFERS, and no bits of its size were trained from two seeds: nothing to judge it by"
         return f"{'within' if self.holds else 'DIFFERS by more than'} 2 sd, {2 * self.noise:.2g}"
 
 
@@ -133,16 +135,13 @@ def plain_number(value: Any) -> Any:
 
 
 def noise(frame: "pd.DataFrame", N: float) -> float:
-    """Standard deviation, between seeds, of what bits cost at equal size, D and batches, over all settings of this N."""
+    """Standard deviation, between seeds, of what bits cost in one recipe at equal D and batches, over all of this N."""
     rows: Any = trained(frame)
     rows = rows[rows.N == N]
-    base = rows[(rows[["P_w", "P_a", "P_kv"]] == 16).all(axis=1)].drop_duplicates(["family", "D"])
-    cost = rows.loss - rows.set_index(["family", "D"]).index.map(
-        base.set_index(["family", "D"]).loss
-    )
-    keys = [c for c in SETTING if c in rows]
-    groups = cost[cost != 0].groupby([rows[k] for k in keys], dropna=False)
-    free = (groups.count() - 1).clip(lower=0).sum()
-    return (
-        float((groups.var() * (groups.count() - 1)).sum() / free) ** 0.5 if free else float("nan")
-    )
+    full = (rows[["P_w", "P_a", "P_kv"]] == 16).all(axis=1)
+    recipe = [rows[k] for k in RECIPE if k in rows]
+    base = rows.loss.where(full).groupby([rows.family, *recipe], dropna=False).transform("first")
+    quantizers = [rows[k] for k in rows if k.startswith(("P_", "quant."))]
+    cost = (rows.loss - base)[~full].groupby([*recipe, *quantizers], dropna=False)
+    free = (cost.count() - 1).clip(lower=0).sum()
+    return float((cost.var() * (cost.count() - 1)).sum() / free) ** 0.5 if free else float("nan")

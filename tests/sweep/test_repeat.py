@@ -84,7 +84,9 @@ def test_elsewhere_two_standard_deviations_are_allowed() -> None:
     assert not far.holds
     assert "DIFFERS by more than 2 sd, 0.02" in far.verdict
     assert not Repeat("r", 2.0, 2.019, alike=True, noise=0.01).holds
-    assert not Repeat("r", 2.0, 2.019, alike=False, noise=float("nan")).holds
+    lonely = Repeat("r", 2.0, 2.019, alike=False, noise=float("nan"))
+    assert not lonely.holds
+    assert "nothing to judge it by" in lonely.verdict
 
 
 def test_more_runs_than_there_are(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -94,11 +96,20 @@ def test_more_runs_than_there_are(frame: pd.DataFrame, tmp_path: Path) -> None:
     assert np.isnan(noise(one_seed, frame.N.iloc[0]))
 
 
+def test_noise_is_of_seeds_and_not_of_settings() -> None:
+    """Costs of .1 and .3 nats under two kinds of scales and rates, each ± .01 over two seeds."""
+    rows = [
+        {"eval_id": "final", "status": "finished", "model": "llama", "family": f"f{seed}", "N": 10, "D": 5, "P_w": P,
+         "P_a": 16, "P_kv": 16, "optim.lr": lr, "quant.weights.granularity": scales if P < 16 else None,
+         "loss": 2 + seed + lr + (P < 16) * ((0.1 if scales == "row" else 0.3) + lr + 0.01 * (1 - 2 * seed))}
+        for seed in (0, 1) for lr in (0.2, 0.7) for P, scales in ((16, "row"), (4, "row"), (4, "tensor"))
+    ]  # fmt: skip
+    assert noise(pd.DataFrame(rows), 10) == pytest.approx(0.01 * 2**0.5)
+
+
 @pytest.mark.slow
 def test_runs_that_ship_come_out_again_here(tmp_path: Path) -> None:
-    """On another machine than theirs, most likely: to the bit on the same chip, else nine of ten within twice the
-    noise, which is all that two standard deviations promise."""
+    """On another machine than theirs, most likely: then within twice the noise; else to the bit."""
     cheap = pl.load("pkg:study").query("D < 1.1e6 and N < 3e4")
     again = list(repeat(cheap, str(tmp_path), sample=10, seed=0))
-    bad = [(r.run_id, r.difference, r.noise, r.verdict) for r in again if not r.holds]
-    assert len(bad) <= 1 - any(r.alike for r in again), bad
+    assert [(r.run_id, r.verdict) for r in again if not r.holds] == []
