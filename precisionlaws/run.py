@@ -18,6 +18,7 @@ from precisionlaws.config import (
     ranged,
 )
 from precisionlaws.data.base import Data
+from precisionlaws.models.attention_kernels import kernel_of
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts, resolved, shapes
 from precisionlaws.models.parametrizations.base import Multipliers, Parametrization
@@ -184,7 +185,20 @@ class Exec(Spec):
     threads: int = ranged(1, 1024)
     pack: int | None = ranged(1, 1024, neutral=None)  # runs trained as one batch; null = what pays
     compile: bool = neutral(False)  # training steps through torch.compile; evaluation never
+    attention: Literal["auto", "sdpa", "blocks"] = neutral(
+        "auto"
+    )  # training steps; auto = what pays
     micro_batch: int | None = ranged(1, None, neutral=None)  # sequences, where the run fixes none
+
+
+def attention_of(run: "RunConfig", wanted: str, device: str, compile: bool = False) -> str:
+    """What `Exec.attention` comes to for the training steps of a run: models/attention_kernels.py.
+
+    Raises: ConfigError where there is no such kernel.
+    """
+    if not run.model.CACHE:  # it has no causal attention
+        return "sdpa"
+    return kernel_of(wanted, run.data.context, run.dtype, device, compile)
 
 
 @dataclass(frozen=True, kw_only=True)

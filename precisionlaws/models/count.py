@@ -71,17 +71,20 @@ def training_bytes(
     batch_tokens: int,
     width: int = 4,
     quantized: bool = False,
+    scores: float = 0.0,
 ) -> int:
     """Estimate of the memory of training `batch_tokens` at a time, beside that of the program itself.
 
     Parameters, gradients, two moments and their copies; per token the inputs and outputs of every block
-    matrix, which count queries, keys, values and what attention returns (its scores are never stored), and
-    the logits, their softmax and gradient. width: bytes per number. quantized: activations are.
+    matrix, which count queries, keys, values and what attention returns, and the logits, their softmax and
+    gradient. width: bytes per number. quantized: activations are. scores: what attention keeps of them, per
+    token and head.
     """
     kept = (
         BEHIND
         * (QUANTIZED if quantized else 1.0)
         * sum(out + inner for _, out, inner in model.matrices(size))
     )
+    kept += size.depth * size.heads * scores
     parameters = COPIES * counts(model, size, vocab, context).total
     return round(width * (parameters + batch_tokens * (kept + 3 * vocab)))

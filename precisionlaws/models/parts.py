@@ -10,7 +10,6 @@ sums over short rows and chains of elementwise operations have hand-written back
 """
 
 import copy
-import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -159,14 +158,15 @@ class RMSNorm(Part):
 
     def forward(self, x: Tensor) -> Tensor:
         w = spread(self.weight, x.dim())
-        # (Autocast would round the product that sums up a row.)
-        if (
-            x.device.type != "cpu"
-            or torch.compiler.is_compiling()
-            or torch.is_autocast_enabled("cpu")
-        ):
-            return F.rms_norm(x, x.shape[-1:], None, self.eps) * w
-        return _RMSNorm.apply(x, w, self.eps)  # type: ignore[return-value]
+        if eager_on_cpu(x):
+            return _RMSNorm.apply(x, w, self.eps)  # type: ignore[return-value]
+        return F.rms_norm(x, x.shape[-1:], None, self.eps) * w
+
+
+def eager_on_cpu(x: Tensor) -> bool:
+    """Whether it is for our own functions: compilers know torch's better, and autocast would round inside of ours."""
+    plain = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and plain
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -195,10 +195,44 @@ def relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The approximation of GELU by tanh (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2)."""
+    if torch.is_grad_enabled() and x.dtype == torch.float32 and eager_on_cpu(x):
+        return _GeluTanh.apply(x)  # type: ignore[return-value]
+    return F.gelu(x, approximate="tanh")
+
+
+class _GeluTanh(torch.autograd.Function):
+    """Twice as fast as F.gelu, forward and backward, on a CPU: one sigmoid instead of two tanh.
+
+    x (1 + tanh u) / 2 = x σ(z), z = 2u = 2√(2/π) (x + .044715 x³). Its derivative, σ + x z' σ (1 - σ) with
+    x z' = 3z - 4√(2/π) x, is what is kept for the backward pass in place of x.
+    """
+
+    CUBE, TWICE = 0.044715, 2 * math.sqrt(2 / math.pi)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        cube, twice = _GeluTanh.CUBE, _GeluTanh.TWICE
+        z = x * x
+        torch.addcmul(x, x, z, value=cube, out=z).mul_(twice)
+        s = z.sigmoid()
+        y = x * s
+        rise = z.sub_(x, alpha=2 / 3 * twice)  # x z' / 3
+        torch.ops.aten.sigmoid_backward.grad_input(rise, s, grad_input=rise)
+        ctx.save_for_backward(s.add_(rise, alpha=3))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (slope,) = ctx.saved_tensors
+        return grads[0] * slope
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
-    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "relu": F.relu,
     "relu2": relu2,
 }

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precisionlaws.models import parts
-from precisionlaws.models.attention import Rope, attend
+from precisionlaws.models.attention import Attends, Rope, attend
 from precisionlaws.models.parts import Embedding, Linear, Part, Seam, fits, spread
 
 SMALL = 1e-12  # vectors shorter than this are not stretched to length 1
@@ -72,7 +72,7 @@ class Scale(Part):
         return x * self.gain(x.dim())
 
 
-class Attention(nn.Module):
+class Attention(Attends):
     """Causal attention over unit queries and keys."""
 
     def __init__(self, width: int, heads: int, rope: Rope) -> None:
@@ -88,7 +88,8 @@ class Attention(nn.Module):
         q, k, v = (m(x).unflatten(-1, (-1, self.head_dim)) for m in (self.q, self.k, self.v))
         gain = self.s_qk.gain(x.dim()).unflatten(-1, (-1, self.head_dim))
         q, k = (unit(self.rope(t)) * gain for t in (q, k))  # (..., T, H, D)
-        y = attend(q, self.k_cache(k), self.v_cache(v), 1, math.sqrt(self.head_dim))
+        scale = math.sqrt(self.head_dim)
+        y = attend(q, self.k_cache(k), self.v_cache(v), 1, scale, self.kernel)
         return self.o(self.in_o(y))
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from precisionlaws.config import ConfigError
+from precisionlaws.models.attention_kernels import scores_kept
 from precisionlaws.models.count import counts, training_bytes
-from precisionlaws.run import Exec, RunConfig
+from precisionlaws.run import Exec, RunConfig, attention_of
 from precisionlaws.sweep.rates import device
 from precisionlaws.sweep.schedule import Unit
 
@@ -32,6 +33,7 @@ class Memory:
     device: str
     capacity: int | None  # None: not known
     largest: RunConfig
+    attention: str  # the kernel of the largest run
 
     @property
     def fits(self) -> bool:
@@ -51,22 +53,27 @@ def memory(units: Sequence[Unit], exec: Exec, workers: int) -> Memory | None:
         disk=sum(disk_bytes(trunk) for u in units for trunk in u.members),
         device=where,
         capacity=capacity(where),
-        largest=units[needs[0][1]].runs[0],
+        largest=(largest := units[needs[0][1]].runs[0]),
+        attention=attention_of(largest, exec.attention, where, exec.compile),
     )
 
 
 def unit_bytes(unit: Unit, exec: Exec, where: str) -> int:
     """Of the process that executes a unit, or of its GPU."""
     run = unit.runs[0]
-    return run_bytes(run, at_a_time(run, exec), where, unit.pack)
+    attention = attention_of(run, exec.attention, where, exec.compile)
+    return run_bytes(run, at_a_time(run, exec), where, unit.pack, attention)
 
 
-def run_bytes(run: RunConfig, tokens: int, where: str, pack: int = 1) -> int:
-    """With so many tokens of a run at a time, and so many runs."""
+def run_bytes(
+    run: RunConfig, tokens: int, where: str, pack: int = 1, attention: str = "sdpa"
+) -> int:
+    """With so many tokens of a run at a time, and so many runs. attention: its kernel."""
     quantized = not (run.quant.activations.off and run.quant.kv.off)
     data = run.data
+    scores, width = scores_kept(attention, data.context), NUMBER.get(run.dtype, 4)
     own = pack * training_bytes(
-        run.model, run.size, data.vocab, data.context, tokens, NUMBER.get(run.dtype, 4), quantized
+        run.model, run.size, data.vocab, data.context, tokens, width, quantized, scores
     )
     if where == "cuda":
         return own + round(CONTEXT)
@@ -151,7 +158,9 @@ def remedy(need: Memory) -> str:
         n
         for n in range(1, sequences)
         if sequences % n == 0
-        and need.workers * run_bytes(run, n * run.data.context, need.device) <= most
+        and need.workers
+        * run_bytes(run, n * run.data.context, need.device, attention=need.attention)
+        <= most
     ]
     if fitting:
         ways.append(f"micro_batch={fitting[-1]}")

@@ -8,7 +8,7 @@ has to be within twice the standard deviation that the table itself shows betwee
 
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from precisionlaws.config import ConfigError, Spec, build, hints, join, neutral_of, plain, target
@@ -25,6 +25,7 @@ GROUPS = {
     "kv": "format",
     "gradients": "format",
 }  # field: conf group
+YOUNGER = {"exec.attention": "sdpa"}  # facts of rows that were made before there was a choice
 RECIPE = ["arch", "D", "optim.lr", "lr_schedule", "lr_schedule.decay", "model", "data"]
 
 
@@ -64,15 +65,19 @@ def repeat(
 
     Raises: ConfigError when there is nothing to choose from, or a row does not describe its run.
     """
-    rows = trained(frame)
+    from precisionlaws.training.facts import device_of
+
+    rows, given = trained(frame), exec or build(option("exec", "default"), Exec)
+    assert isinstance(given, Exec)
     if not 1 <= sample <= len(rows):
         raise ConfigError(
             f"--sample must be 1 to {len(rows)}, the finished runs here, got {sample}"
         )
     for _, row in rows.sample(sample, random_state=seed).sort_values("flops").iterrows():
-        config = run_of(row.to_dict())
-        result = train(config, store, exec).row
-        alike = all(result[k] == row[k] for k in result if k.startswith("exec."))
+        facts = YOUNGER | {k: v for k, v in row.items() if v == v}
+        way = facts["exec.attention"] if device_of(given.device) == "cpu" else given.attention
+        result = train(run_of(row.to_dict()), store, replace(given, attention=way)).row
+        alike = all(result[k] == facts.get(k) for k in result if k.startswith("exec."))
         yield Repeat(str(row.run_id), float(row.loss), float(result["loss"]), alike, noise(frame, row.N))  # fmt: skip
 
 

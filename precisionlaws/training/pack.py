@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from precisionlaws.models.parts import constrain, stack
 from precisionlaws.quant.attachment import attach, weights_quantized_once
 from precisionlaws.quant.members import packed
-from precisionlaws.run import RunConfig
+from precisionlaws.run import RunConfig, attention_of
 from precisionlaws.training import loop
 from precisionlaws.training.compiler import compiled
 from precisionlaws.training.objectives import asked, pairs
@@ -39,11 +39,13 @@ class Pack:
         device: str,
         compile: bool = False,
         micro_batch: int | None = None,
+        attention: str = "auto",
     ) -> None:
-        """micro_batch: sequences, for runs that do not fix it."""
+        """micro_batch: sequences, for runs that do not fix it. attention: as `Exec` has it."""
         self.runs, self.device = tuple(runs), device
         self.micro_batch = runs[0].micro_batch or micro_batch
-        self.members = [fresh(run, device) for run in runs]
+        attention = attention_of(runs[0], attention, device, compile)
+        self.members = [fresh(run, device, attention=attention) for run in runs]
         self.model = stacked([m.model for m in self.members], runs)
         self.forward = compiled(self.model, device) if compile else self.model
         self.update = Update(self.model, self.members, runs)

@@ -74,13 +74,13 @@ def pack_of(todo: Sequence[Sequence[RunConfig]], exec: Exec) -> Pack:
     for run in first:
         check_packable(run, size, micro)
     runs = first + first[-1:] * (size - len(first))
-    return Pack(runs, device_of(exec.device), exec.compile, micro)
+    return Pack(runs, device_of(exec.device), exec.compile, micro, exec.attention)
 
 
 def at_branch(run: RunConfig, store: Store, exec: Exec, watch: Watch) -> State:
     """The state of a run before its decay: from its trunk's checkpoint, or trained again."""
     if (exec.pack or 1) == 1:
-        state = fresh(run, device_of(exec.device), exec.compile)
+        state = fresh(run, device_of(exec.device), exec.compile, exec.attention)
         unit.Trainer(store, exec, watch).trunk(state, run)
         return state
     pack = pack_of([[run]], exec)

@@ -58,7 +58,7 @@ def train_runs(
     todo = missing(runs, store, exec)
     if not todo:
         return
-    state = fresh(todo[0], device_of(exec.device), exec.compile)
+    state = fresh(todo[0], device_of(exec.device), exec.compile, exec.attention)
     trainer = Trainer(store, exec, watch or Watch())
     for i, run in enumerate(todo):
         try:

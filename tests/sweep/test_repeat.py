@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 import precisionlaws as pl
 from precisionlaws.cli.runs import app
-from precisionlaws.config import ConfigError, flat
-from precisionlaws.run import compose, run_id
+from precisionlaws.config import ConfigError, build, flat
+from precisionlaws.overrides import option
+from precisionlaws.run import Exec, compose, run_id
 from precisionlaws.sweep.repeat import Repeat, noise, repeat, run_of
 from precisionlaws.training.train import train
 
@@ -64,6 +65,25 @@ def test_the_same_machine_gives_the_same_bits(frame: pd.DataFrame, tmp_path: Pat
     assert {r.verdict for r in found} == {"the same bits"}
     costs = frame.pivot_table("loss", "seed", "P_w")
     assert found[0].noise == pytest.approx((costs[4] - costs[16]).std())
+
+
+def test_rows_older_than_the_choice_of_attention_are_repeated_as_they_were(
+    tmp_path: Path,
+) -> None:
+    """They were trained by torch's own, where blocks would be taken today."""
+    run = compose([*SMALL[:2], "data.eval_tokens=1600", "data.context=160", "batch_tokens=320"])
+    default = option("exec", "default")
+    for way in ("sdpa", "auto"):
+        exec = build(default | {"attention": way}, Exec)
+        assert isinstance(exec, Exec)
+        train(run, tmp_path / way, exec)
+    old, new = pl.load(tmp_path / "sdpa"), pl.load(tmp_path / "auto")
+    assert (old["exec.attention"][0], new["exec.attention"][0]) == ("sdpa", "blocks")
+    assert old.loss[0] != new.loss[0]
+    assert old.loss[0] == pytest.approx(new.loss[0], abs=1e-3)
+    for i, table in enumerate((old, old.drop(columns="exec.attention"), new)):
+        (again,) = repeat(table, str(tmp_path / f"again{i}"), 1, 0)
+        assert (again.verdict, again.alike) == ("the same bits", True)
 
 
 def test_the_command_says_which_run_does_not_come_out(frame: pd.DataFrame, tmp_path: Path) -> None:

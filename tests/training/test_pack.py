@@ -23,6 +23,7 @@ SHAPES = {
     "micro-batches": ["micro_batch=2"],
     "bfloat16": ["dtype=bfloat16"],
     "groups": [f"quant.{r}.granularity=group" for r in ("weights", "activations", "kv")],
+    "attention in blocks": ["data.context=160", "data.eval_tokens=960", "batch_tokens=480"],
     "tensors": ["quant.weights.granularity=tensor"],
 }
 
@@ -51,7 +52,9 @@ def some_slow(*fast: str) -> list:
     return [pytest.param(shape, id=n, marks=marks[n]) for n, shape in SHAPES.items()]
 
 
-@pytest.mark.parametrize("shape", some_slow("llama", "micro-batches", "bfloat16"))
+@pytest.mark.parametrize(
+    "shape", some_slow("llama", "micro-batches", "bfloat16", "attention in blocks")
+)
 def test_a_member_has_the_same_bits_in_any_lane_and_company(
     tiny: list[str], shape: list[str]
 ) -> None:
