@@ -48,17 +48,19 @@ class _Blocks(torch.autograd.Function):
         B, T, H, D = ctx.shape
         g = heads_first(grads[0].unflatten(-1, (H, D)))
         dq, dk, dv = q.new_empty(ctx.shape), torch.empty_like(k), torch.empty_like(v)
-        for (rows, heads, start, stop), p in zip(blocks(B, T, H), kept, strict=True):
-            here = g[heads, start:stop]
+        # From the last block of a group, which reaches all of its keys, to the first.
+        for rows, heads, start, stop in reversed(list(blocks(B, T, H))):
+            p, here = kept.pop(), g[heads, start:stop]
             dp = torch.bmm(here, v[heads, :stop].mT)
             ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
-            dq[rows, start:stop] = heads_last(torch.bmm(ds, k[heads, :stop]).mul_(ctx.scale), H)
-            for total, part in (
-                (dk, torch.bmm(ds.mT, q[heads, start:stop])),
-                (dv, torch.bmm(p.mT, here)),
-            ):
-                total[heads, start:stop] = part[:, start:]
-                total[heads, :start].add_(part[:, :start])
+            part = heads_last(torch.bmm(ds, k[heads, :stop]), H)
+            torch.mul(part, ctx.scale, out=dq[rows, start:stop])
+            if stop == T:
+                torch.bmm(ds.mT, q[heads, start:stop], out=dk[heads])
+                torch.bmm(p.mT, here, out=dv[heads])
+            else:
+                dk[heads, :stop].add_(torch.bmm(ds.mT, q[heads, start:stop]))
+                dv[heads, :stop].add_(torch.bmm(p.mT, here))
         return dq, heads_last(dk, H), heads_last(dv, H), None
 
 
