@@ -185,9 +185,7 @@ class Exec(Spec):
     threads: int = ranged(1, 1024)
     pack: int | None = ranged(1, 1024, neutral=None)  # runs trained as one batch; null = what pays
     compile: bool = neutral(False)  # training steps through torch.compile; evaluation never
-    attention: Literal["auto", "sdpa", "blocks"] = neutral(
-        "auto"
-    )  # training steps; auto = what pays
+    attention: Literal["auto", "sdpa", "blocks"] = neutral("auto")  # in training; auto = what pays
     micro_batch: int | None = ranged(1, None, neutral=None)  # sequences, where the run fixes none
 
 

@@ -19,7 +19,7 @@ def kernel_of(wanted: str, context: int, dtype: str, device: str, compile: bool 
     if wanted == "blocks" and not able:
         here = f"device={device}, compile={str(compile).lower()}, dtype={dtype}"
         raise ConfigError(
-            f"exec.attention=blocks is for float32 on a CPU, not compiled; here is {here}"
+            f"exec.attention=blocks is for float32 or float64 on a CPU, not compiled; here is {here}"
         )
     if wanted != "auto":
         return wanted

@@ -11,7 +11,7 @@ import pytest
 
 from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import option
-from precisionlaws.run import Exec, Launcher, compose
+from precisionlaws.run import Exec, Launcher, attention_of, compose
 from precisionlaws.store import Store
 from precisionlaws.sweep import memory
 from precisionlaws.sweep.engine import run_study
@@ -35,13 +35,20 @@ print(json.dumps({"peak": int(peak[1]) * 1024, "disk": size}))
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 @pytest.mark.parametrize(
-    "size", ["size=7k tokens=8192", "size=3M tokens=16384 batch_tokens=8192", "size=10M tokens=4096 batch_tokens=2048"]
+    "size",
+    [
+        "size=7k tokens=8192",
+        "size=3M tokens=16384 batch_tokens=8192",
+        "size=10M tokens=4096 batch_tokens=2048",
+        "size=1M model=gpt data.context=512 tokens=32768 batch_tokens=16384",  # attention in blocks
+    ],
 )  # fmt: skip
 def test_the_estimate_is_within_30_percent_of_a_training_process(tmp_path: Path, size: str) -> None:
     words = [*size.split(), "data.eval_tokens=4096"]
     done = subprocess.run([sys.executable, "-c", CODE, str(tmp_path), *words], capture_output=True, text=True, check=True)  # fmt: skip
     seen, run = json.loads(done.stdout), compose(words)
-    assert memory.run_bytes(run, run.batch, "cpu") == pytest.approx(seen["peak"], rel=0.3)
+    kernel = attention_of(run, "auto", "cpu")
+    assert memory.run_bytes(run, run.batch, "cpu", attention=kernel) == pytest.approx(seen["peak"], rel=0.3)  # fmt: skip
     unit = replace(units(study("demo", ["size=7k", "seed=0"]).points)[0], runs=(run,), ptqs=((),))
     assert memory.disk_bytes(unit) == pytest.approx(seen["disk"], rel=0.1)
 
