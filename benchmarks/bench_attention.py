@@ -5,7 +5,7 @@
 One thread, fp32, causal, Q, K and V as (sequences, tokens, heads, width of a head). Both are interleaved in an order
 that is drawn anew every round, in CPU seconds; ratios are medians over rounds. The memory that is freed is kept, as
 in a worker (`training.heap`).
-Wanted: <= 1.0x the time wherever `exec.attention=auto` takes blocks (129 to 512 tokens).
+Wanted: <= 1.0x the time wherever `exec.parts=auto` takes blocks (129 to 512 tokens).
 """
 
 import os
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from precisionlaws.models.attention import attend
-from precisionlaws.models.attention_kernels import kernel_of
+from precisionlaws.models.own import BLOCKS, TORCH, taken
 from precisionlaws.training import heap
 
 SHAPES = [
@@ -31,28 +31,28 @@ SHAPES = [
 SECONDS = 0.2  # of a turn of torch's
 
 
-def seconds(kernel: str, qkv: list[Tensor], g: Tensor, count: int) -> float:
+def seconds(way: str, qkv: list[Tensor], g: Tensor, count: int) -> float:
     start = time.process_time()
     for _ in range(count):
         q, k, v = qkv
-        torch.autograd.grad(attend(q, k, v, 1, kernel=kernel), qkv, g)
+        torch.autograd.grad(attend(q, k, v, 1, own=way == BLOCKS), qkv, g)
     return (time.process_time() - start) / count
 
 
 def compare(shape: tuple[int, ...], rounds: int) -> str:
     qkv = [torch.randn(shape, requires_grad=True) for _ in range(3)]
     g = torch.randn(shape).flatten(-2)
-    kernels = ("sdpa", "blocks")
-    first = [seconds(kernel, qkv, g, 2) for kernel in kernels]
-    count, times = 1 + int(SECONDS / first[0]), {kernel: [] for kernel in kernels}
+    ways = (TORCH, BLOCKS)
+    first = [seconds(way, qkv, g, 2) for way in ways]
+    count, times = 1 + int(SECONDS / first[0]), {way: [] for way in ways}
     for _ in range(rounds):
-        for kernel in random.sample(kernels, 2):
-            times[kernel].append(seconds(kernel, qkv, g, count))
-    ratios = sorted(b / a for a, b in zip(times["sdpa"], times["blocks"], strict=True))
-    sdpa, blocks = (1e3 * statistics.median(times[kernel]) for kernel in kernels)
-    chosen = kernel_of("auto", shape[1], "float32", "cpu")
+        for way in random.sample(ways, 2):
+            times[way].append(seconds(way, qkv, g, count))
+    ratios = sorted(b / a for a, b in zip(times[TORCH], times[BLOCKS], strict=True))
+    torchs, blocks = (1e3 * statistics.median(times[way]) for way in ways)
+    chosen = taken((BLOCKS,), shape[1])
     return (
-        f"{'x'.join(map(str, shape)):<16}{sdpa:9.2f} {blocks:9.2f}  {statistics.median(ratios):.2f}x the time"
+        f"{'x'.join(map(str, shape)):<16}{torchs:9.2f} {blocks:9.2f}  {statistics.median(ratios):.2f}x the time"
         f" ({ratios[0]:.2f} to {ratios[-1]:.2f})  auto: {chosen}"
     )
 
@@ -62,7 +62,7 @@ def main() -> None:
     torch.set_num_threads(1)
     heap.keep()
     random.seed(0)
-    print(f"{'shape':<16}{'sdpa, ms':>9} {'blocks':>9}")
+    print(f"{'shape':<16}{'torch, ms':>9} {'blocks':>9}")
     for shape in SHAPES:
         print(compare(shape, rounds), flush=True)
 

@@ -18,9 +18,9 @@ from precisionlaws.config import (
     ranged,
 )
 from precisionlaws.data.base import Data
-from precisionlaws.models.attention_kernels import kernel_of
 from precisionlaws.models.base import Model, Size
 from precisionlaws.models.count import counts, resolved, shapes
+from precisionlaws.models.own import TORCH, taken
 from precisionlaws.models.parametrizations.base import Multipliers, Parametrization
 from precisionlaws.models.parametrizations.standard import Standard
 from precisionlaws.optim.base import LrSchedule, Optim
@@ -185,18 +185,18 @@ class Exec(Spec):
     threads: int = ranged(1, 1024)
     pack: int | None = ranged(1, 1024, neutral=None)  # runs trained as one batch; null = what pays
     compile: bool = neutral(False)  # training steps through torch.compile; evaluation never
-    attention: Literal["auto", "sdpa", "blocks"] = neutral("auto")  # in training; auto = what pays
+    parts: Literal["auto", "torch"] = neutral(
+        "auto"
+    )  # of training steps; auto = our own where they pay
     micro_batch: int | None = ranged(1, None, neutral=None)  # sequences, where the run fixes none
 
 
-def attention_of(run: "RunConfig", wanted: str, device: str, compile: bool = False) -> str:
-    """What `Exec.attention` comes to for the training steps of a run: models/attention_kernels.py.
-
-    Raises: ConfigError where there is no such kernel.
-    """
-    if not run.model.CACHE:  # it has no causal attention
-        return "sdpa"
-    return kernel_of(wanted, run.data.context, run.dtype, device, compile)
+def parts_of(run: "RunConfig", exec: Exec, device: str) -> str:
+    """What `exec.parts` comes to in the training steps of a run: models/own.py."""
+    measured = device == "cpu" and exec.threads == 1 and not exec.compile
+    if exec.parts == "torch" or not measured or run.dtype != "float32":
+        return TORCH
+    return taken(run.model.own, run.data.context)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 NAN = math.nan
+YOUNGER = {"exec.parts": "torch"}  # facts that rows of earlier versions lack, as they were
 
 COLUMNS: dict[str, tuple[Any, str]] = {  # name: (value where absent, meaning and unit)
     "run_id": ("", "name of the training"),
@@ -287,11 +288,23 @@ def complete(frame: "pd.DataFrame") -> "pd.DataFrame":
             if known:
                 said_of_empty(frame, name)
                 frame[name] = frame[name].fillna(value)
+    older(frame)
     said = frame.attrs
     first = [c for c in COLUMNS if c in frame]
     frame = frame.filter(first + sorted(c for c in frame if c not in COLUMNS))
     frame.attrs = said
     return frame
+
+
+def older(frame: "pd.DataFrame") -> None:
+    """Facts of execution that are younger than a row, as they were when it was made."""
+    if "exec.device" not in frame:
+        return
+    made: Any = frame["exec.device"].notna()
+    for name, value in YOUNGER.items():
+        empty = frame[name].isna() if name in frame else True
+        if (unknown := made & empty).any():
+            frame.loc[unknown, name] = value
 
 
 def said_of_empty(frame: "pd.DataFrame", name: str) -> None:

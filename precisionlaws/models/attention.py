@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precisionlaws.models import blocked
-from precisionlaws.models.parts import Linear, RMSNorm, Seam, fits
+from precisionlaws.models.own import BLOCKS
+from precisionlaws.models.parts import Linear, Own, RMSNorm, Seam, fits
 
 
 class Rope(nn.Module):
@@ -55,10 +56,10 @@ class _Rotate(torch.autograd.Function):
         return (g * cos).addcmul_(g.roll(g.shape[-1] // 2, -1), sin, value=-1), None, None
 
 
-class Attends(nn.Module):
-    """What calls `attend`, by one of the kernels."""
+class Attends(Own):
+    """What calls `attend`."""
 
-    kernel: str = "sdpa"  # `choose` sets it
+    NAME = BLOCKS
 
 
 class Attention(Attends):
@@ -97,7 +98,7 @@ class Attention(Attends):
         x = self.in_qkv(x)  # (..., T, C)
         q, k, v = (self.heads(m(x)) for m in (self.q, self.k, self.v))  # (..., T, H, D)
         k, v = self.k_cache(self.rope_k(k)), self.v_cache(v)
-        y = attend(self.rope_q(q), k, v, self.repeat, self.scale, self.kernel)
+        y = attend(self.rope_q(q), k, v, self.repeat, self.scale, self.own)
         return self.o(self.in_o(y))
 
     def heads(self, x: Tensor) -> Tensor:
@@ -110,27 +111,20 @@ def attend(
     v: Tensor,
     repeat: int,
     scale: float | None = None,
-    kernel: str = "sdpa",
+    own: bool = False,
 ) -> Tensor:
     """Causal softmax attention; q (..., T, H, D), k and v (..., T, H / repeat, D) -> (..., T, H·D).
 
-    scale: of the scores; None: 1/√D. kernel: "blocks" is that of models/blocked.py where gradients are asked for.
+    scale: of the scores; None: 1/√D. own: by models/blocked.py, where gradients are asked for.
     """
     lead = q.shape[:-2]
     if len(lead) > 2:  # the fast paths have one axis of sequences
         q, k, v = (t.flatten(0, -4) for t in (q, k, v))
     if repeat > 1:
         k, v = (t.repeat_interleave(repeat, -2) for t in (k, v))
-    if kernel == "blocks" and torch.is_grad_enabled():
+    if own and torch.is_grad_enabled():
         y = blocked.attend(q, k, v, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
         return y.view(*lead, -1)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     return y.transpose(1, 2).reshape(*lead, -1)
-
-
-def choose(model: nn.Module, kernel: str) -> None:
-    """Which code computes the attention of a model in training: models/attention_kernels.py."""
-    for module in model.modules():
-        if isinstance(module, Attends):
-            module.kernel = kernel

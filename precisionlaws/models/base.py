@@ -68,6 +68,11 @@ class Model(Spec):
         """Forward FLOPs per token that multiply activations with activations (attention)."""
         raise NotImplementedError
 
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Parts of models/own.py that its training can take in place of torch's."""
+        return ()
+
     def hidden_share(self, training: bool) -> float | None:
         """The share of tokens that are hidden where it is trained, or where its loss is measured; None: it
         predicts the next token."""

@@ -13,10 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from precisionlaws.models.attention_kernels import BLOCK
+from precisionlaws.models.own import BLOCK
 
-SCORES = 2**18  # of a block with all keys: as many as a core's own cache holds
+# Of a block with all keys: as many as a core's own cache holds. (Lanes of a pack keep their bits because sizes make
+# H·D a multiple of 16: where a head is no whole number of vectors, how they lie in memory would decide.)
+SCORES = 2**18
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -43,7 +46,8 @@ class _Blocks(torch.autograd.Function):
         return y.flatten(-2)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         q, k, v, *kept = ctx.saved_tensors
         B, T, H, D = ctx.shape
         g = heads_first(grads[0].unflatten(-1, (H, D)))

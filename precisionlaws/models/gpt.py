@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from precisionlaws.config import ConfigError, neutral, ranged
 from precisionlaws.models.base import Matrix, Model, Size
+from precisionlaws.models.own import BLOCKS, GELU
 
 if TYPE_CHECKING:
     from precisionlaws.models.parts import Decoder
@@ -30,6 +31,14 @@ class Gpt(Model):
     @property
     def one_table(self) -> bool:
         return self.tied
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        return (BLOCKS, GELU) if self.tanh else (BLOCKS,)
+
+    @property
+    def tanh(self) -> bool:
+        return self.activation == "gelu" and self.gelu == "tanh"
 
     def inactive(self) -> set[str]:
         off = set() if self.hidden is None else {"mlp_ratio"}
@@ -77,8 +86,7 @@ class Gpt(Model):
 
         C, L, F, eps = size.width, size.depth, self.inner(size), self.norm_eps
         kv_heads, norm = self.keys(size) // size.head_dim, eps if self.qk_norm else None
-        tanh = self.activation == "gelu" and self.gelu == "tanh"
-        act = parts.ACTIVATIONS["gelu_tanh" if tanh else self.activation]
+        act = parts.GeluTanh() if self.tanh else parts.ACTIVATIONS[self.activation]
         blocks = [
             parts.Block(
                 parts.LayerNorm(C, eps),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from precisionlaws.config import ConfigError, neutral, ranged
 from precisionlaws.models.base import Matrix, Model, Size
+from precisionlaws.models.own import BLOCKS
 
 if TYPE_CHECKING:
     from precisionlaws.models.parts import Decoder
@@ -33,6 +34,10 @@ class Llama(Model):
 
     def inactive(self) -> set[str]:
         return set() if self.hidden is None else {"mlp_ratio"}
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        return (BLOCKS,)
 
     def resolved(self, size: Size) -> "Llama":
         """Raises: ConfigError if heads and kv_heads do not go together."""

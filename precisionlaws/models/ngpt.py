@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from precisionlaws.config import ConfigError, ranged
 from precisionlaws.models.base import Matrix, Model, Size
+from precisionlaws.models.own import BLOCKS
 
 if TYPE_CHECKING:
     from precisionlaws.models.parts import Decoder
@@ -45,6 +46,10 @@ class Ngpt(Model):
 
     def inactive(self) -> set[str]:
         return set() if self.hidden is None else {"mlp_ratio"}
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        return (BLOCKS,)
 
     def resolved(self, size: Size) -> "Ngpt":
         """Raises: ConfigError for heads of odd width."""

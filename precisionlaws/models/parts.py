@@ -13,11 +13,14 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from precisionlaws.models.own import GELU
 
 KEPT = ("embed", "head", "lm_head")  # last names of what is never quantized
 
@@ -53,6 +56,20 @@ def project(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
 def spread(vector: Tensor, axes: int) -> Tensor:
     """(n) as it is; (E, n) as (E, 1, ..., n) with so many axes."""
     return vector if vector.dim() == 1 else vector.view(len(vector), *[1] * (axes - 2), -1)
+
+
+class Own(nn.Module):
+    """What has a way of its own beside torch's; `choose` says whether training steps take it."""
+
+    NAME: ClassVar[str]  # in models/own.py
+    own: bool = False
+
+
+def choose(model: nn.Module, parts: str) -> None:
+    """Take those of our own parts that `parts` names, "torch" for none; in training, as evaluation is torch's."""
+    for module in model.modules():
+        if isinstance(module, Own):
+            module.own = module.NAME in parts.split()
 
 
 class Part(nn.Module):
@@ -158,15 +175,14 @@ class RMSNorm(Part):
 
     def forward(self, x: Tensor) -> Tensor:
         w = spread(self.weight, x.dim())
-        if eager_on_cpu(x):
-            return _RMSNorm.apply(x, w, self.eps)  # type: ignore[return-value]
-        return F.rms_norm(x, x.shape[-1:], None, self.eps) * w
-
-
-def eager_on_cpu(x: Tensor) -> bool:
-    """Whether it is for our own functions: compilers know torch's better, and autocast would round inside of ours."""
-    plain = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and plain
+        # (Autocast would round the product that sums up a row.)
+        if (
+            x.device.type != "cpu"
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return F.rms_norm(x, x.shape[-1:], None, self.eps) * w
+        return _RMSNorm.apply(x, w, self.eps)  # type: ignore[return-value]
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -195,11 +211,15 @@ def relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
-def gelu_tanh(x: Tensor) -> Tensor:
-    """The approximation of GELU by tanh (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2)."""
-    if torch.is_grad_enabled() and x.dtype == torch.float32 and eager_on_cpu(x):
-        return _GeluTanh.apply(x)  # type: ignore[return-value]
-    return F.gelu(x, approximate="tanh")
+class GeluTanh(Own):
+    """GELU, approximated by tanh (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2)."""
+
+    NAME = GELU
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.own and torch.is_grad_enabled():
+            return _GeluTanh.apply(x)  # type: ignore[return-value]
+        return F.gelu(x, approximate="tanh")
 
 
 class _GeluTanh(torch.autograd.Function):
@@ -224,7 +244,8 @@ class _GeluTanh(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # type: ignore[override]
         (slope,) = ctx.saved_tensors
         return grads[0] * slope
 
@@ -232,7 +253,6 @@ class _GeluTanh(torch.autograd.Function):
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
-    "gelu_tanh": gelu_tanh,
     "relu": F.relu,
     "relu2": relu2,
 }

@@ -89,7 +89,7 @@ class Attention(Attends):
         gain = self.s_qk.gain(x.dim()).unflatten(-1, (-1, self.head_dim))
         q, k = (unit(self.rope(t)) * gain for t in (q, k))  # (..., T, H, D)
         scale = math.sqrt(self.head_dim)
-        y = attend(q, self.k_cache(k), self.v_cache(v), 1, scale, self.kernel)
+        y = attend(q, self.k_cache(k), self.v_cache(v), 1, scale, self.own)
         return self.o(self.in_o(y))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from precisionlaws.config import ConfigError
-from precisionlaws.models.attention_kernels import scores_kept
 from precisionlaws.models.count import counts, training_bytes
-from precisionlaws.run import Exec, RunConfig, attention_of
+from precisionlaws.models.own import TORCH, scores_kept
+from precisionlaws.run import Exec, RunConfig, parts_of
 from precisionlaws.sweep.rates import device
 from precisionlaws.sweep.schedule import Unit
 
@@ -33,7 +33,7 @@ class Memory:
     device: str
     capacity: int | None  # None: not known
     largest: RunConfig
-    attention: str  # the kernel of the largest run
+    parts: str  # our own that the largest run takes
 
     @property
     def fits(self) -> bool:
@@ -54,24 +54,21 @@ def memory(units: Sequence[Unit], exec: Exec, workers: int) -> Memory | None:
         device=where,
         capacity=capacity(where),
         largest=(largest := units[needs[0][1]].runs[0]),
-        attention=attention_of(largest, exec.attention, where, exec.compile),
+        parts=parts_of(largest, exec, where),
     )
 
 
 def unit_bytes(unit: Unit, exec: Exec, where: str) -> int:
     """Of the process that executes a unit, or of its GPU."""
     run = unit.runs[0]
-    attention = attention_of(run, exec.attention, where, exec.compile)
-    return run_bytes(run, at_a_time(run, exec), where, unit.pack, attention)
+    return run_bytes(run, at_a_time(run, exec), where, unit.pack, parts_of(run, exec, where))
 
 
-def run_bytes(
-    run: RunConfig, tokens: int, where: str, pack: int = 1, attention: str = "sdpa"
-) -> int:
-    """With so many tokens of a run at a time, and so many runs. attention: its kernel."""
+def run_bytes(run: RunConfig, tokens: int, where: str, pack: int = 1, parts: str = TORCH) -> int:
+    """With so many tokens of a run at a time, and so many runs. parts: our own that it takes."""
     quantized = not (run.quant.activations.off and run.quant.kv.off)
     data = run.data
-    scores, width = scores_kept(attention, data.context), NUMBER.get(run.dtype, 4)
+    scores, width = scores_kept(parts, data.context), NUMBER.get(run.dtype, 4)
     own = pack * training_bytes(
         run.model, run.size, data.vocab, data.context, tokens, width, quantized, scores
     )
@@ -158,8 +155,7 @@ def remedy(need: Memory) -> str:
         n
         for n in range(1, sequences)
         if sequences % n == 0
-        and need.workers
-        * run_bytes(run, n * run.data.context, need.device, attention=need.attention)
+        and need.workers * run_bytes(run, n * run.data.context, need.device, parts=need.parts)
         <= most
     ]
     if fitting:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from precisionlaws import store as files
 from precisionlaws.config import ConfigError, flat
 from precisionlaws.models.count import training_flops
-from precisionlaws.models.parts import linears
+from precisionlaws.models.own import TORCH
+from precisionlaws.models.parts import choose, linears
 from precisionlaws.ptq.application import model_bits, model_info, quantize_model
 from precisionlaws.ptq.base import Calibrated, Ptq, eval_id
 from precisionlaws.ptq.calibration import Calibration, calibrate, sample
@@ -62,7 +63,8 @@ def quantize_run(
         weights, model = as_used(run, *restored(run, store, exec))
         before = measure(model, run, device_of(exec.device), exec, stop)
         same_loss(before, row, checkpoint(run, store), exec_facts(exec, run))
-        publish_each(run, final, store, exec, (weights, model, before, {}), done, stop)
+        trained = {k: row.get(k, older) for k, older in files.YOUNGER.items()}  # by the run itself
+        publish_each(run, final, store, exec, (weights, model, before, trained), done, stop)
     stable = [p for p in todo if p.phase == "stable"]
     if stable:
         weights, model = as_used(run, *undecayed(run, store, exec, stop))
@@ -133,7 +135,8 @@ def same_loss(
     before: Losses, row: Mapping[str, Any], source: Path, facts: Mapping[str, Any]
 ) -> None:
     """Raises: ConfigError if weights on this machine do not give the loss that it stored for them."""
-    if before.mean != row["loss"] and all(row.get(k) == v for k, v in facts.items()):
+    deciding = {k: v for k, v in facts.items() if k != "exec.parts"}  # evaluation is torch's
+    if before.mean != row["loss"] and all(row.get(k) == v for k, v in deciding.items()):
         raise ConfigError(f"{source} gives loss {before.mean}, its result says {row['loss']}")
 
 
@@ -149,6 +152,9 @@ def undecayed(
 ) -> tuple[dict[str, Tensor], nn.Module]:
     """The weights at the branch point: from the trunk's checkpoint, trained again where that is gone."""
     state = at_branch(run, store, exec, Watch(stop=stop))
+    choose(
+        state.model, TORCH
+    )  # as in every other model that is quantized: `exec.parts` is of training
     return {k: v.clone() for k, v in state.model.state_dict().items()}, state.model
 
 

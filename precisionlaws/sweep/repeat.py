@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from precisionlaws.config import ConfigError, Spec, build, hints, join, neutral_of, plain, target
+from precisionlaws.models.own import TORCH
 from precisionlaws.overrides import option, options
 from precisionlaws.run import Exec, RunConfig, run_id
 from precisionlaws.training.train import train
@@ -25,7 +26,6 @@ GROUPS = {
     "kv": "format",
     "gradients": "format",
 }  # field: conf group
-YOUNGER = {"exec.attention": "sdpa"}  # facts of rows that were made before there was a choice
 RECIPE = ["arch", "D", "optim.lr", "lr_schedule", "lr_schedule.decay", "model", "data"]
 
 
@@ -65,8 +65,6 @@ def repeat(
 
     Raises: ConfigError when there is nothing to choose from, or a row does not describe its run.
     """
-    from precisionlaws.training.facts import device_of
-
     rows, given = trained(frame), exec or build(option("exec", "default"), Exec)
     assert isinstance(given, Exec)
     if not 1 <= sample <= len(rows):
@@ -74,10 +72,14 @@ def repeat(
             f"--sample must be 1 to {len(rows)}, the finished runs here, got {sample}"
         )
     for _, row in rows.sample(sample, random_state=seed).sort_values("flops").iterrows():
-        facts = YOUNGER | {k: v for k, v in row.items() if v == v}
-        way = facts["exec.attention"] if device_of(given.device) == "cpu" else given.attention
-        result = train(run_of(row.to_dict()), store, replace(given, attention=way)).row
-        alike = all(result[k] == facts.get(k) for k in result if k.startswith("exec."))
+        if (
+            row.get("exec.parts") == TORCH
+        ):  # else those that are taken here, which the facts compare
+            here = replace(given, parts=TORCH)
+        else:
+            here = given
+        result = train(run_of(row.to_dict()), store, here).row
+        alike = all(result[k] == row.get(k) for k in result if k.startswith("exec."))
         yield Repeat(str(row.run_id), float(row.loss), float(result["loss"]), alike, noise(frame, row.N))  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 
 from precisionlaws import __version__, kernels
 from precisionlaws.config import ConfigError, digest, dumps
-from precisionlaws.run import Exec, RunConfig, attention_of
+from precisionlaws.run import Exec, RunConfig, parts_of
 
 NUMERIC = (
     "kernels",
@@ -46,7 +46,7 @@ def exec_facts(exec: Exec, run: RunConfig) -> dict[str, Any]:
         "exec.pack": exec.pack or 1,
         "exec.micro_batch": micro_batch(run, exec) or sequences(run),
         "exec.compile": exec.compile,
-        "exec.attention": attention_of(run, exec.attention, device, exec.compile),
+        "exec.parts": parts_of(run, exec, device),
         "exec.kernels": kernels.backend(device),
         "exec.world": 1,
         "exec.torch": torch.__version__,

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from precisionlaws.models.own import TORCH
 from precisionlaws.models.parts import constrain, stack
 from precisionlaws.quant.attachment import attach, weights_quantized_once
 from precisionlaws.quant.members import packed
-from precisionlaws.run import RunConfig, attention_of
+from precisionlaws.run import RunConfig
 from precisionlaws.training import loop
 from precisionlaws.training.compiler import compiled
 from precisionlaws.training.objectives import asked, pairs
@@ -39,13 +40,12 @@ class Pack:
         device: str,
         compile: bool = False,
         micro_batch: int | None = None,
-        attention: str = "auto",
+        parts: str = TORCH,
     ) -> None:
-        """micro_batch: sequences, for runs that do not fix it. attention: as `Exec` has it."""
+        """micro_batch: sequences, for runs that do not fix it. parts: our own that are taken (models/own.py)."""
         self.runs, self.device = tuple(runs), device
         self.micro_batch = runs[0].micro_batch or micro_batch
-        attention = attention_of(runs[0], attention, device, compile)
-        self.members = [fresh(run, device, attention=attention) for run in runs]
+        self.members = [fresh(run, device, parts=parts) for run in runs]
         self.model = stacked([m.model for m in self.members], runs)
         self.forward = compiled(self.model, device) if compile else self.model
         self.update = Update(self.model, self.members, runs)

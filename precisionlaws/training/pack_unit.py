@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from precisionlaws.config import ConfigError
-from precisionlaws.run import Exec, RunConfig, run_id, trunk_id
+from precisionlaws.run import Exec, RunConfig, parts_of, run_id, trunk_id
 from precisionlaws.store import Store, saved_steps
 from precisionlaws.training import unit
 from precisionlaws.training.evaluate import Losses, measure
@@ -19,9 +19,10 @@ from precisionlaws.training.facts import checkpoint_facts, device_of, micro_batc
 from precisionlaws.training.loop import Diverged, Interrupted
 from precisionlaws.training.pack import Pack, advance
 from precisionlaws.training.pack_rules import check_packable
-from precisionlaws.training.state import State, fresh, read, resume, save
+from precisionlaws.training.state import State, read, resume, save
 from precisionlaws.training.unit import (
     Watch,
+    fresh_for,
     last_loss,
     lookout,
     missing,
@@ -74,13 +75,14 @@ def pack_of(todo: Sequence[Sequence[RunConfig]], exec: Exec) -> Pack:
     for run in first:
         check_packable(run, size, micro)
     runs = first + first[-1:] * (size - len(first))
-    return Pack(runs, device_of(exec.device), exec.compile, micro, exec.attention)
+    device = device_of(exec.device)
+    return Pack(runs, device, exec.compile, micro, parts_of(first[0], exec, device))
 
 
 def at_branch(run: RunConfig, store: Store, exec: Exec, watch: Watch) -> State:
     """The state of a run before its decay: from its trunk's checkpoint, or trained again."""
     if (exec.pack or 1) == 1:
-        state = fresh(run, device_of(exec.device), exec.compile, exec.attention)
+        state = fresh_for(run, exec)
         unit.Trainer(store, exec, watch).trunk(state, run)
         return state
     pack = pack_of([[run]], exec)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from precisionlaws.config import build
 from precisionlaws.data.batches import Batches
-from precisionlaws.run import RunConfig, compose
+from precisionlaws.overrides import option
+from precisionlaws.run import Exec, RunConfig, compose, parts_of
 from precisionlaws.training.loop import advance, batches_of
 from precisionlaws.training.state import State, fresh
 
@@ -38,7 +40,10 @@ class Job:
 
 def job(size: str, batch_tokens: int, overrides: Sequence[str] = (), device: str = "cpu") -> Job:
     run = compose([f"size={size}", f"batch_tokens={batch_tokens}", "tokens=1G", *overrides])
-    return Job(run, fresh(run, device), batches_of(run))
+    exec = build(option("exec", "default"), Exec)
+    assert isinstance(exec, Exec)
+    state = fresh(run, device, parts=parts_of(run, exec, device))
+    return Job(run, state, batches_of(run))
 
 
 def seconds_per_step(one: Job) -> float:

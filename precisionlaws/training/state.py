@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from precisionlaws import store
 from precisionlaws.config import ConfigError
-from precisionlaws.models.attention import choose
-from precisionlaws.models.parts import Decoder, initialize
+from precisionlaws.models.own import TORCH
+from precisionlaws.models.parts import Decoder, choose, initialize
 from precisionlaws.quant import attach
 from precisionlaws.quant.noise import Clock
 from precisionlaws.quant.roles import ROLES
-from precisionlaws.run import RunConfig, attention_of
+from precisionlaws.run import RunConfig
 from precisionlaws.training.compiler import compiled
 
 LOG = ("step", "loss", "lr", "grad_norm")  # one row per step
@@ -102,10 +102,10 @@ def set_precision(model: nn.Module, dtype: str, device: str) -> None:
         model.compute = torch.bfloat16
 
 
-def fresh(run: RunConfig, device: str, compile: bool = False, attention: str = "auto") -> State:
-    """Step 0 of a run. compile: train through torch.compile. attention: as `Exec` has it."""
+def fresh(run: RunConfig, device: str, compile: bool = False, parts: str = TORCH) -> State:
+    """Step 0 of a run. compile: train through torch.compile. parts: our own that are taken."""
     model = model_of(run, device)
-    choose(model, attention_of(run, attention, device, compile))
+    choose(model, parts)
     forward = compiled(model, device) if compile else model
     return State(model, run.optimizer.build(model, run.multipliers), forward)
 

@@ -25,6 +25,7 @@ from precisionlaws.run import (
     RunConfig,
     normal_json,
     normal_text,
+    parts_of,
     run_id,
     stored_config,
     trunk_id,
@@ -58,7 +59,7 @@ def train_runs(
     todo = missing(runs, store, exec)
     if not todo:
         return
-    state = fresh(todo[0], device_of(exec.device), exec.compile, exec.attention)
+    state = fresh_for(todo[0], exec)
     trainer = Trainer(store, exec, watch or Watch())
     for i, run in enumerate(todo):
         try:
@@ -68,6 +69,12 @@ def train_runs(
                 publish(lost, state, store, exec, None)
             return
         trainer.branch(state, run)
+
+
+def fresh_for(run: RunConfig, exec: Exec) -> State:
+    """Step 0 of a run, computed as `exec` says."""
+    device = device_of(exec.device)
+    return fresh(run, device, exec.compile, parts_of(run, exec, device))
 
 
 def missing(runs: Sequence[RunConfig], store: Store, exec: Exec) -> list[RunConfig]:

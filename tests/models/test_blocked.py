@@ -8,9 +8,17 @@ from torch import Tensor
 
 from precisionlaws.models import blocked
 from precisionlaws.models.attention import attend
-from precisionlaws.models.attention_kernels import BLOCK
+from precisionlaws.models.own import BLOCK
 
-SHAPES = [(2, 256, 3, 16), (1, 129, 1, 8), (3, BLOCK, 2, 16), (2, 5, 2, 4), (9, 200, 4, 16)]
+# (13 sequences of 300 tokens are five groups, the last of them short.)
+SHAPES = [
+    (13, 300, 9, 16),
+    (2, 256, 3, 16),
+    (1, 129, 1, 8),
+    (3, BLOCK, 2, 16),
+    (2, 5, 2, 4),
+    (9, 200, 4, 16),
+]
 
 
 def inputs(
@@ -55,7 +63,7 @@ def test_both_kernels_of_a_model_agree(
     """Also with a member axis, shared heads and a scale; gradients that are no whole tensors too."""
     q, _, _ = inputs((*lead, 160, 4, 16))
     _, k, v = inputs((*lead, 160, 4 // repeat, 16), seed=1)
-    ways = [attend(q, k, v, repeat, scale, kernel) for kernel in ("sdpa", "blocks")]
+    ways = [attend(q, k, v, repeat, scale, own) for own in (False, True)]
     torch.testing.assert_close(ways[1], ways[0], rtol=1e-4, atol=2e-6)
     assert not torch.equal(ways[1], ways[0])  # it was another one
     for reduce in (lambda y: y.sum(), lambda y: (y[..., ::2] ** 2).mean()):
@@ -67,10 +75,10 @@ def test_both_kernels_of_a_model_agree(
 def test_inputs_are_left_alone_and_evaluation_is_torchs_own() -> None:
     q, k, v = inputs((2, 160, 1, 16))
     before = [t.detach().clone() for t in (q, k, v)]
-    attend(q, k, v, 1, kernel="blocks").sum().backward()
+    attend(q, k, v, 1, own=True).sum().backward()
     assert all(torch.equal(t, b) for t, b in zip((q, k, v), before, strict=True))
     with torch.no_grad():
-        assert torch.equal(attend(q, k, v, 1, kernel="blocks"), attend(q, k, v, 1))
+        assert torch.equal(attend(q, k, v, 1, own=True), attend(q, k, v, 1))
 
 
 def test_no_query_reads_what_comes_after_it() -> None:
@@ -82,7 +90,9 @@ def test_no_query_reads_what_comes_after_it() -> None:
 
 
 def test_a_sequence_has_the_same_bits_in_any_company() -> None:
-    q, k, v = inputs((11, 160, 3, 16))
+    q, k, v = inputs((11, 320, 9, 16))
+    groups = {rows.start for rows, *_ in blocked.blocks(11, 320, 9)}
+    assert len(groups) == 4
     whole = blocked.attend(q, k, v, 0.25)
     whole.backward(g := torch.randn_like(whole))
     a, b, c = turned = [t.detach().roll(5, 0).requires_grad_() for t in (q, k, v)]
@@ -93,6 +103,13 @@ def test_a_sequence_has_the_same_bits_in_any_company() -> None:
         assert other.grad is not None
         assert one.grad is not None
         assert torch.equal(other.grad, one.grad.roll(5, 0))
+
+
+def test_there_is_no_second_derivative() -> None:
+    q, k, v = inputs((1, 40, 2, 8))
+    (dq,) = torch.autograd.grad(blocked.attend(q, k, v, 0.3).square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dq.sum().backward()
 
 
 def test_an_overflow_stays_in_its_sequence() -> None:

@@ -10,10 +10,16 @@ from torch import Tensor
 from precisionlaws.models import parts
 
 
+def ours_of() -> parts.GeluTanh:
+    act = parts.GeluTanh()
+    parts.choose(act, "gelu")
+    return act
+
+
 def both(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Value and gradient: ours, and in double precision torch's."""
     wide = x.detach().double().requires_grad_()
-    ways = ((x, parts.gelu_tanh(x)), (wide, F.gelu(wide, approximate="tanh")))
+    ways = ((x, ours_of()(x)), (wide, F.gelu(wide, approximate="tanh")))
     ours, exact = ([y, torch.autograd.grad(y.sum(), at)[0]] for at, y in ways)
     return ours, exact
 
@@ -30,7 +36,7 @@ def test_gelu_is_within_rounding_of_the_exact_one() -> None:
 
 def test_gelu_far_out_is_zero_or_the_identity() -> None:
     x = torch.tensor([-1e6, -50.0, 0.0, 50.0, 1e6]).requires_grad_()
-    y = parts.gelu_tanh(x)
+    y = ours_of()(x)
     y.sum().backward()
     assert y.tolist() == [0, 0, 0, 50, 1e6]
     assert x.grad is not None
@@ -40,25 +46,27 @@ def test_gelu_far_out_is_zero_or_the_identity() -> None:
 def test_gelu_leaves_its_input_alone_and_takes_any_layout() -> None:
     x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).t().requires_grad_()
     before = x.detach().clone()
-    parts.gelu_tanh(x)[::2].square().sum().backward()
+    ours_of()(x)[::2].square().sum().backward()
     assert torch.equal(x, before)
     grad, x.grad = x.grad, None
     F.gelu(x, approximate="tanh")[::2].square().sum().backward()
     torch.testing.assert_close(grad, x.grad, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_are_torchs(dtype: torch.dtype) -> None:
-    x = torch.randn(64, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
-    assert torch.equal(parts.gelu_tanh(x), F.gelu(x, approximate="tanh"))
-
-
-def test_without_gradients_or_in_autocast_gelu_is_torchs() -> None:
+def test_gelu_is_torchs_unless_chosen_and_in_evaluation() -> None:
     x = torch.randn(64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    theirs = F.gelu(x, approximate="tanh")
+    assert torch.equal(parts.GeluTanh()(x), theirs)
+    assert not torch.equal(ours_of()(x), theirs)
     with torch.no_grad():
-        assert torch.equal(parts.gelu_tanh(x), F.gelu(x, approximate="tanh"))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(parts.gelu_tanh(x), F.gelu(x, approximate="tanh"))
+        assert torch.equal(ours_of()(x), theirs)
+
+
+def test_there_is_no_second_derivative() -> None:
+    x = torch.randn(8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (dx,) = torch.autograd.grad(ours_of()(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()
 
 
 def test_the_constants_are_the_published_ones() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from precisionlaws.config import ConfigError, build
 from precisionlaws.overrides import option
-from precisionlaws.run import Exec, Launcher, attention_of, compose
+from precisionlaws.run import Exec, Launcher, compose, parts_of
 from precisionlaws.store import Store
 from precisionlaws.sweep import memory
 from precisionlaws.sweep.engine import run_study
@@ -47,8 +47,8 @@ def test_the_estimate_is_within_30_percent_of_a_training_process(tmp_path: Path,
     words = [*size.split(), "data.eval_tokens=4096"]
     done = subprocess.run([sys.executable, "-c", CODE, str(tmp_path), *words], capture_output=True, text=True, check=True)  # fmt: skip
     seen, run = json.loads(done.stdout), compose(words)
-    kernel = attention_of(run, "auto", "cpu")
-    assert memory.run_bytes(run, run.batch, "cpu", attention=kernel) == pytest.approx(seen["peak"], rel=0.3)  # fmt: skip
+    parts = parts_of(run, CPU, "cpu")
+    assert memory.run_bytes(run, run.batch, "cpu", parts=parts) == pytest.approx(seen["peak"], rel=0.3)  # fmt: skip
     unit = replace(units(study("demo", ["size=7k", "seed=0"]).points)[0], runs=(run,), ptqs=((),))
     assert memory.disk_bytes(unit) == pytest.approx(seen["disk"], rel=0.1)
 

@@ -2,18 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from precisionlaws.config import ConfigError, plain
-from precisionlaws.store import Store, load
+from precisionlaws.run import compose, run_id
+from precisionlaws.store import Store, load, read_json
 from precisionlaws.sweep.api import quantize
 from precisionlaws.sweep.points import study
 from precisionlaws.sweep.schedule import units
 from precisionlaws.sweep.worker import execute
-from tests.sweep.trained import trained
+from precisionlaws.training.unit import train_runs
+from tests.sweep.trained import EXEC, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,3 +67,26 @@ def test_a_cosine_has_no_stable_phase(tiny: list[str], tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(json.dumps({"points": [settings]}))
     with pytest.raises(ConfigError, match="lr_schedule=cosine has no stable phase"):
         study(str(tmp_path / "study.yaml"))
+
+
+@pytest.mark.parametrize("phase", ["final", "stable"])
+def test_ptq_computes_by_torchs_parts_and_its_rows_say_how_the_run_was_trained(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """Fine-tuning is of PTQ: its points do not depend on where the weights came from."""
+    long = [*tiny, "model=gpt", "data.context=160", "data.eval_tokens=960", "batch_tokens=160", "tokens=1600"]  # fmt: skip
+    stores = {way: Store(tmp_path / way) for way in ("auto", "torch")}
+    for way, store in stores.items():
+        train_runs([compose(long)], store, replace(EXEC, device="cpu", parts=way))
+    rows = {w: read_json(store.result(run_id(compose(long)))) for w, store in stores.items()}
+    assert {way: row["exec.parts"] for way, row in rows.items()} == {"auto": "blocks gelu", "torch": "torch"}  # fmt: skip
+    monkeypatch.setattr(
+        "precisionlaws.models.blocked.attend", None
+    )  # (the trunk's checkpoint is there)
+    options = ["finetune=end_to_end", f"phase={phase}", "calibration_tokens=1600"]
+    quantize(str(stores["auto"].root), "quip_sharp", "4", options)
+    if phase == "final":  # quantized with the default `exec`, of a run that was not trained with it
+        quantize(str(stores["torch"].root), "quip_sharp", "4", options)
+    for way, store in stores.items():
+        points = load(store.root).query("eval_id != 'final'")
+        assert set(points["exec.parts"]) == ({rows[way]["exec.parts"]} if len(points) else set())

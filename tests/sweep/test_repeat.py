@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 import precisionlaws as pl
 from precisionlaws.cli.runs import app
-from precisionlaws.config import ConfigError, build, flat
-from precisionlaws.overrides import option
+from precisionlaws.config import ConfigError, flat
 from precisionlaws.run import Exec, compose, run_id
 from precisionlaws.sweep.repeat import Repeat, noise, repeat, run_of
 from precisionlaws.training.train import train
@@ -67,22 +66,28 @@ def test_the_same_machine_gives_the_same_bits(frame: pd.DataFrame, tmp_path: Pat
     assert found[0].noise == pytest.approx((costs[4] - costs[16]).std())
 
 
-def test_rows_older_than_the_choice_of_attention_are_repeated_as_they_were(
-    tmp_path: Path,
+@pytest.mark.parametrize("model", ["llama", "gpt"])
+def test_rows_older_than_our_own_parts_are_repeated_as_they_were(
+    tmp_path: Path, model: str
 ) -> None:
-    """They were trained by torch's own, where blocks would be taken today."""
-    run = compose([*SMALL[:2], "data.eval_tokens=1600", "data.context=160", "batch_tokens=320"])
-    default = option("exec", "default")
-    for way in ("sdpa", "auto"):
-        exec = build(default | {"attention": way}, Exec)
-        assert isinstance(exec, Exec)
-        train(run, tmp_path / way, exec)
-    old, new = pl.load(tmp_path / "sdpa"), pl.load(tmp_path / "auto")
-    assert (old["exec.attention"][0], new["exec.attention"][0]) == ("sdpa", "blocks")
+    """They were trained by torch's, where ours would be taken today."""
+    words = [*SMALL[:2], "data.eval_tokens=1600", "data.context=160", "batch_tokens=320"]
+    for way in ("torch", "auto"):
+        exec = Exec(device="cpu", threads=1, parts=way)
+        train(compose([*words, f"model={model}"]), tmp_path / way, exec)
+    old, new = pl.load(tmp_path / "torch"), pl.load(tmp_path / "auto")
+    ours = "blocks gelu" if model == "gpt" else "blocks"
+    assert (old["exec.parts"][0], new["exec.parts"][0]) == ("torch", ours)
     assert old.loss[0] != new.loss[0]
     assert old.loss[0] == pytest.approx(new.loss[0], abs=1e-3)
-    for i, table in enumerate((old, old.drop(columns="exec.attention"), new)):
-        (again,) = repeat(table, str(tmp_path / f"again{i}"), 1, 0)
+    older = old.drop(columns="exec.parts")
+    mixed = pd.concat([older, new.assign(seed=1)])  # one row has the fact, the other has not
+    for suffix, write in (("csv", mixed.to_csv), ("parquet", mixed.to_parquet)):
+        write(tmp_path / f"mixed.{suffix}", index=False)
+        assert list(pl.load(tmp_path / f"mixed.{suffix}")["exec.parts"]) == ["torch", ours]
+    older.to_parquet(tmp_path / "older.parquet")
+    for i, table in enumerate((old, pl.load(tmp_path / "older.parquet"), new)):
+        (again,) = repeat(table, str(tmp_path / f"again{i}"), 1, 0, Exec(device="cpu", threads=1))
         assert (again.verdict, again.alike) == ("the same bits", True)
 
 

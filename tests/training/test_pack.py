@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from precisionlaws.run import RunConfig, compose
+from precisionlaws.models.parts import Own
+from precisionlaws.run import Exec, RunConfig, compose, parts_of
 from precisionlaws.training import loop
 from precisionlaws.training.evaluate import measure
 from precisionlaws.training.pack import Pack, advance
 from precisionlaws.training.state import fresh
 
+CPU = Exec(device="cpu", threads=1)
 W3 = ["quant=qat", "quant.weights.bits=3"]
 LOW = ["quant=low_precision", "seed=1", "optim.lr=0.02"]
 PLAIN = ["seed=2", "optim.clip=null"]
@@ -23,7 +25,7 @@ SHAPES = {
     "micro-batches": ["micro_batch=2"],
     "bfloat16": ["dtype=bfloat16"],
     "groups": [f"quant.{r}.granularity=group" for r in ("weights", "activations", "kv")],
-    "attention in blocks": ["data.context=160", "data.eval_tokens=960", "batch_tokens=480"],
+    "attention in blocks": ["data.context=160", "data.eval_tokens=960", "batch_tokens=640"],
     "tensors": ["quant.weights.granularity=tensor"],
 }
 
@@ -36,7 +38,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(runs: list[RunConfig], steps: int = 10) -> Pack:
-    pack = Pack(runs, "cpu")
+    pack = Pack(runs, "cpu", parts=parts_of(runs[0], CPU, "cpu"))
     advance(pack, set(range(len(runs))), steps, lambda step: 1 - step / 20)
     return pack
 
@@ -61,6 +63,9 @@ def test_a_member_has_the_same_bits_in_any_lane_and_company(
     """Also beside one that diverges."""
     w3, low, plain, kv, bad = (compose([*tiny, *q, *shape]) for q in (W3, LOW, PLAIN, KV, BAD))
     mixed, turned = trained([w3, low, plain, kv]), trained([kv, plain, low, w3])
+    ours = {m.NAME for m in mixed.model.modules() if isinstance(m, Own) and m.own}
+    assert ours == set(parts_of(plain, CPU, "cpu").split()) - {"torch"}
+    assert ("blocks" in ours) == (plain.data.context == 160)
     for e in range(4):
         assert bits(mixed, e) == bits(turned, 3 - e)
     ill = trained([w3, bad, plain, kv])
