@@ -11,10 +11,11 @@ memory changes a process by 1 to 3%: every size is measured in several pairs of 
 ratios is printed with its range. A second copy of the peer, in the peer's process, says what a ratio can resolve; a
 third, in our process, has its memory as well, which a worker keeps between steps (`training.heap`).
 Wanted: ours >= 1.0x the peer; W+A+KV in 8-bit integers <= 1.25x the time of the unquantized step. Measured at 100k,
-1M, 10M in seven pairs: gpt 1.06x (.91 to 1.10), 1.05x (1.00 to 1.07), 1.01x (.97 to 1.10) the plain one, and 1.02x (.94
-to 1.04), 1.03x (1.00 to 1.04), 1.02x (.96 to 1.06) that in our process; the plain one's copy 1.01x, 1.03x, .99x. What
-ours gains is attention in blocks (`models/blocked.py`) and a GELU of one sigmoid (`models/parts.py`).
-int8: 1.02x to 1.12x the time, worst pair 1.21x.
+1M, 10M on a quiet machine (four, five, four pairs): gpt 1.07x (1.06 to 1.08), 1.06x (1.06 to 1.09), 1.04x (1.03 to
+1.05) the plain one; 1.07x (1.06 to 1.08), 1.06x (1.03 to 1.07), 1.03x (1.02 to 1.05) that in our process; the plain
+one's copy 1.00x, 1.00x, 1.01x. What ours gains is attention in blocks (`models/blocked.py`) and a GELU of one sigmoid
+(`models/parts.py`). int8: 1.14x, 1.09x, 1.06x the time at most, worst pair 1.15x. Beside other work (seven pairs): gpt
+1.06x (.91 to 1.10), 1.05x (1.00 to 1.07), 1.01x (.97 to 1.10); int8 1.12x at most, worst pair 1.21x.
 """
 
 import os
