@@ -100,3 +100,16 @@ def test_bad_input_is_refused_before_any_work(
     assert isinstance(run.exception, ConfigError)
     assert text in str(run.exception)
     assert not list(store.root.rglob("points"))
+
+
+def test_another_loss_than_the_stored_one_is_refused_whatever_parts_it_was_trained_by(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    """Evaluation is the same for all; of rows that lack the fact too."""
+    store = trained(tiny, tmp_path)
+    path = store.result(run_id(the_run(tiny)))
+    row = json.loads(path.read_text())
+    for parts in ({"exec.parts": "blocks"}, {}):
+        path.write_text(json.dumps({k: v for k, v in row.items() if k != "exec.parts"} | parts | {"loss": row["loss"] + 0.1}))  # fmt: skip
+        with pytest.raises(ConfigError, match="its result says"):
+            quantize(store.root, "rtn", "3")
