@@ -37,7 +37,7 @@ lint: $(VENV)/dev
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/installed
-	for b in cli plan train attention packs kernels formats ptq e8p fit store coverage; do $(BIN)/python benchmarks/bench_$$b.py || exit 1; done
+	for b in cli plan train parts packs kernels formats ptq e8p fit store coverage; do $(BIN)/python benchmarks/bench_$$b.py || exit 1; done
 
 setup: $(VENV)/installed
 

@@ -185,9 +185,8 @@ class Exec(Spec):
     threads: int = ranged(1, 1024)
     pack: int | None = ranged(1, 1024, neutral=None)  # runs trained as one batch; null = what pays
     compile: bool = neutral(False)  # training steps through torch.compile; evaluation never
-    parts: Literal["auto", "torch"] = neutral(
-        "auto"
-    )  # of training steps; auto = our own where they pay
+    # Of training steps: auto takes ours where they were measured to pay (models/own.py), torch takes torch's.
+    parts: Literal["auto", "torch"] = neutral("auto")
     micro_batch: int | None = ranged(1, None, neutral=None)  # sequences, where the run fixes none
 
 

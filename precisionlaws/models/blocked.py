@@ -3,8 +3,8 @@
 torch's fused attention visits one head of one sequence at a time, and computes its scores again for the backward
 pass. Here a block of queries of all heads of a few sequences is one batch of products with the keys up to it, so
 that most of the scores that the mask discards are never computed, and the backward pass finds the softmax where the
-forward pass left it. One step of attention takes .8 of the time at 256 tokens, .65 at 512
-(benchmarks/bench_attention.py), and about T/2 numbers per token and head are kept for it.
+forward pass left it. One step of attention takes .7 to .9 of the time at 256 tokens, .65 at 512
+(benchmarks/bench_parts.py), and about T/2 numbers per token and head are kept for it.
 """
 
 import math

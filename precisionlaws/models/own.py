@@ -1,6 +1,6 @@
 """Where training steps take parts of our own in place of torch's, because they were measured to be faster there.
 
-Their rounding differs from torch's, so a row records which were taken (`exec.parts`). No torch here.
+(RMSNorm, rotations and unit vectors always are.) Their rounding differs from torch's, so a row records which were taken (`exec.parts`). No torch here.
 """
 
 BLOCKS = "blocks"  # causal attention in blocks of queries: models/blocked.py

@@ -223,7 +223,7 @@ class GeluTanh(Own):
 
 
 class _GeluTanh(torch.autograd.Function):
-    """Twice as fast as F.gelu, forward and backward, on a CPU: one sigmoid instead of two tanh.
+    """Takes .5 to .8 of the time of F.gelu, forward and backward, on a CPU: one sigmoid instead of two tanh.
 
     x (1 + tanh u) / 2 = x σ(z), z = 2u = 2√(2/π) (x + .044715 x³). Its derivative, σ + x z' σ (1 - σ) with
     x z' = 3z - 4√(2/π) x, is what is kept for the backward pass in place of x.

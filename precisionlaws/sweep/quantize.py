@@ -152,9 +152,7 @@ def undecayed(
 ) -> tuple[dict[str, Tensor], nn.Module]:
     """The weights at the branch point: from the trunk's checkpoint, trained again where that is gone."""
     state = at_branch(run, store, exec, Watch(stop=stop))
-    choose(
-        state.model, TORCH
-    )  # as in every other model that is quantized: `exec.parts` is of training
+    choose(state.model, TORCH)  # as in every model that is quantized: `exec.parts` is of training
     return {k: v.clone() for k, v in state.model.state_dict().items()}, state.model
 
 

@@ -72,12 +72,8 @@ def repeat(
             f"--sample must be 1 to {len(rows)}, the finished runs here, got {sample}"
         )
     for _, row in rows.sample(sample, random_state=seed).sort_values("flops").iterrows():
-        if (
-            row.get("exec.parts") == TORCH
-        ):  # else those that are taken here, which the facts compare
-            here = replace(given, parts=TORCH)
-        else:
-            here = given
+        # Ours are taken where they are here; whether those were the row's, the facts tell.
+        here = replace(given, parts=TORCH) if row.get("exec.parts") == TORCH else given
         result = train(run_of(row.to_dict()), store, here).row
         alike = all(result[k] == row.get(k) for k in result if k.startswith("exec."))
         yield Repeat(str(row.run_id), float(row.loss), float(result["loss"]), alike, noise(frame, row.N))  # fmt: skip

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from precisionlaws.config import build
 from precisionlaws.data.batches import Batches
-from precisionlaws.overrides import option
-from precisionlaws.run import Exec, RunConfig, compose, parts_of
+from precisionlaws.run import Exec, RunConfig, compose
 from precisionlaws.training.loop import advance, batches_of
-from precisionlaws.training.state import State, fresh
+from precisionlaws.training.state import State
+from precisionlaws.training.unit import fresh_for
 
 SIZES = ("7k", "20k", "50k", "100k", "200k", "400k", "1M")
 WAYS = {
@@ -38,12 +37,9 @@ class Job:
         advance(state, run, self.batches, state.step + count, lambda _: 1.0)
 
 
-def job(size: str, batch_tokens: int, overrides: Sequence[str] = (), device: str = "cpu") -> Job:
+def job(size: str, batch_tokens: int, overrides: Sequence[str] = ()) -> Job:
     run = compose([f"size={size}", f"batch_tokens={batch_tokens}", "tokens=1G", *overrides])
-    exec = build(option("exec", "default"), Exec)
-    assert isinstance(exec, Exec)
-    state = fresh(run, device, parts=parts_of(run, exec, device))
-    return Job(run, state, batches_of(run))
+    return Job(run, fresh_for(run, Exec(device="cpu", threads=1)), batches_of(run))
 
 
 def seconds_per_step(one: Job) -> float:
